@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * What the dispatcher's kernel half and user half share: map layouts, reasons, wire constants.
+ *
+ *   index[dst >> 16] --> block[dst >> 8 & 255] --> address[dst & 255] --> owners[row + slice / 32]
+ *      8 bytes, 0: none     __u32, 0: none            8 bytes                one byte a slice
+ *
+ * The index alone decides that a packet is not ours.  One byte names the owner, so a change of
+ * owner is one atomic store.  All multi-byte fields are in host order unless the type is __be.
+ */
+#ifndef PS_DISPATCH_ABI_H
+#define PS_DISPATCH_ABI_H
+
+#include <linux/types.h>
+
+enum {
+	PS_HOSTS_MAX = 4096,
+	PS_SITES_MAX = 256,
+	PS_ROW_SLICES = 32, /* slices in one element of the owners map */
+	PS_GROUP_MAX = 255, /* owner bytes 1..254 pick a host within the group; 0: nobody */
+	PS_OWNER_NONE = 0,
+	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */
+	PS_GUE_STEPS_MAX = 2,
+	PS_OVERHEAD_V4 = 28, /* outer IPv4 and UDP header, bytes */
+};
+
+/* What the dispatcher did with a packet, and why: enum, metric label, sentence.  The order is the
+ * index in the counters map. */
+#define PS_DISPATCH_REASONS(X)                                                                     \
+	X(NOT_OURS, "not_ours", "destination is not a shared address")                             \
+	X(DELIVER, "deliver", "owner is this host and the packet is expected")                     \
+	X(DELIVER_SERVICE, "deliver_service", "published service of this host")                    \
+	X(TO_HOST, "to_host", "encapsulated to the host that owns the slice")                      \
+	X(TO_SITE, "to_site", "encapsulated to the site where the address is")                     \
+	X(REJECT_TCP, "reject_tcp", "nobody owns the port: answered with RST")                     \
+	X(REJECT_ICMP, "reject_icmp", "nobody owns the port: answered with ICMP unreachable")      \
+	X(DROP_UNOWNED, "drop_unowned", "nobody owns the port: dropped as the pool says")          \
+	X(DROP_REJECT_LIMIT, "drop_reject_limit", "nobody owns the port: over the reject rate")    \
+	X(DROP_REJECT_STALE, "drop_reject_stale", "nobody owns the port: table not known fresh")   \
+	X(DROP_REJECT_NEVER, "drop_reject_never",                                                  \
+	  "nobody owns the port: RST or ICMP error itself")                                        \
+	X(DROP_NO_STEPS, "drop_no_steps", "encapsulated with no steps left and not for this host") \
+	X(DROP_OTHER_SITE, "drop_other_site", "encapsulated, but the address is at another site")  \
+	X(DROP_FRAGMENT, "drop_fragment", "fragment of a packet to a shared address")              \
+	X(DROP_PROTOCOL, "drop_protocol", "protocol without ports")                                \
+	X(DROP_ICMP_TYPE, "drop_icmp_type", "ICMP type that has no owner")                         \
+	X(DROP_ECHO_REQUEST, "drop_echo_request", "ping to a shared address")                      \
+	X(DROP_TRUNCATED, "drop_truncated", "headers end before they should")                      \
+	X(DROP_HEADER, "drop_header", "malformed IPv4 header")                                     \
+	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
+	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
+	X(DROP_TOO_BIG, "drop_too_big", "does not fit the underlay once encapsulated")             \
+	X(DROP_NO_HOP, "drop_no_hop", "next hop of the owner is not resolved")                     \
+	X(DROP_ROOM, "drop_room", "no head room to encapsulate")
+
+#define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
+enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
+#undef PS_DISPATCH_REASON_ENUM
+
+enum ps_dispatch_flags {
+	PS_ADDRESS_DROP = 1,  /* pool says `unowned: drop` */
+	PS_ADDRESS_WHOLE = 2, /* slice: whole; ports below 1,024 are nobody's */
+};
+
+/* Element of map `addresses`: one shared address. */
+struct ps_address {
+	__u32 row;   /* first element in `owners` */
+	__u16 group; /* element of `groups`; at another site: not used */
+	__u8 site;   /* index of the site the address is at */
+	__u8 bits;   /* shift (low 5 bits), enum ps_dispatch_flags << 5 */
+};
+_Static_assert(sizeof(struct ps_address) == 8, "map value layout is ABI");
+
+/* Element of map `owners`. */
+struct ps_owners {
+	__u8 slot[PS_ROW_SLICES]; /* index into the group, PS_OWNER_NONE: nobody */
+};
+
+/* Element of map `groups`: the hosts that share some addresses. */
+struct ps_group {
+	__u16 host[PS_GROUP_MAX + 1]; /* index into `hosts`; [0] is not used */
+};
+
+/* Ethernet header of the next hop and the interface to leave by.  ifindex 0: not resolved. */
+struct ps_hop {
+	__u8 dst_mac[6], src_mac[6];
+	__u32 ifindex;
+};
+_Static_assert(sizeof(struct ps_hop) == 16, "map value layout is ABI");
+
+/* Element of maps `hosts` and `edges` (one for each site): where to send and how. */
+struct ps_peer {
+	struct ps_hop hop;
+	__be32 dst; /* underlay address of the host, or edge of the site */
+	__be32 src; /* own underlay address */
+	__u16 mtu;  /* largest outer packet, bytes */
+	__u8 self;  /* 1: this host (in `edges`: this host's site) */
+	__u8 pad;
+	__u32 csum; /* partial sum of the outer IPv4 header without total length (RFC 1071) */
+};
+_Static_assert(sizeof(struct ps_peer) == 32, "map value layout is ABI");
+
+/* The one element of map `config`; written by the agent while the program runs. */
+struct ps_dispatch_config {
+	__be32 underlay;       /* own; encapsulated packets are for it, or for `edge` */
+	__be32 edge;           /* own site's */
+	struct ps_hop gateway; /* by the default route: for answers to decapsulated packets */
+	__u64 fresh_until_ns;  /* CLOCK_BOOTTIME; rejects are made only before it */
+	__u32 reject_per_s;    /* budget of all rejects together, per CPU */
+	__u8 site;             /* own */
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct ps_dispatch_config) == 40, "map value layout is ABI");
+
+/* Key of map `services`: a published port of this host. */
+struct ps_service_key {
+	__be32 address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dispatcher's tables in memory, exactly as the kernel's maps will hold them.  Built from plain
+ * arguments, read by the loader, by `portslice trace`, by tests and the fuzzer.
+ */
+#ifndef PS_DISPATCH_TABLE_H
+#define PS_DISPATCH_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "dispatch/abi.h"
+
+/* All arrays have element 0 reserved as "none" where abi.h says so; n_ counts elements. */
+struct ps_table {
+	struct ps_dispatch_config config;
+	__u64 index[65536]; /* by dst >> 16: block number, 0: none */
+	__u32 *blocks;      /* n_blocks * 256: number of an address block, 0: none */
+	size_t n_blocks;
+	struct ps_address *addresses; /* n_address_blocks * 256; bits 0: not shared */
+	size_t n_address_blocks;
+	struct ps_owners *owners;
+	size_t n_owners;
+	struct ps_group *groups;
+	size_t n_groups;
+	struct ps_peer *hosts;
+	size_t n_hosts;
+	struct ps_peer *edges;
+	size_t n_edges;
+	struct ps_service_key *services;
+	size_t n_services;
+};
+
+struct ps_table_self {
+	uint32_t underlay_be, edge_be; /* edge 0: single site */
+	unsigned site, host;
+	unsigned mtu; /* of the underlay path, bytes of outer packet */
+};
+
+struct ps_table_address {
+	uint32_t ip4_be;
+	unsigned site;
+	unsigned shift; /* PS_SHIFT_WHOLE for a whole address */
+	bool drop;      /* pool policy for unowned ports */
+};
+
+int ps_table_new(const struct ps_table_self *self, struct ps_table **ret);
+void ps_table_free(struct ps_table **table);
+/* Site `site` is reached at edge_be.  Index order need not be followed. */
+int ps_table_set_site(struct ps_table *table, unsigned site, uint32_t edge_be);
+int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_be);
+/* Makes the address shared, all its slices nobody's.  -EEXIST: it already is. */
+int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address);
+/* -ENOENT: not shared; -ERANGE: no such slice; -ENOSPC: more than 254 owners share a group. */
+int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host);
+int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol);
+
+/* The element for the address, or NULL: not shared. */
+const struct ps_address *ps_table_find(const struct ps_table *table, uint32_t ip4_be);
+
+#endif

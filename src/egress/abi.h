@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * What the outgoing path's kernel half and user half share.  All multi-byte fields are in host
+ * order unless the type is __be.
+ */
+#ifndef PS_EGRESS_ABI_H
+#define PS_EGRESS_ABI_H
+
+#include <linux/types.h>
+
+enum {
+	PS_CLASSES_MAX = 1024,
+	PS_CHOICE_SLICES_MAX = 65536, /* slices of this host, all pools together */
+	PS_CLAIMS_MAX = 1 << 20,
+	PS_COMM_LEN = 16, /* TASK_COMM_LEN, NUL included */
+};
+
+/* What happened on the outgoing path: enum, metric label, sentence. */
+#define PS_EGRESS_REASONS(X)                                                                 \
+	X(CONNECT, "connect", "connect() given a port of this host's slices")                \
+	X(RECONNECT, "reconnect", "connect() kept the port the socket already had")          \
+	X(BIND, "bind", "bind() moved to a port of this host's slices")                      \
+	X(DIRECT, "direct", "destination is reached with the host's own address")            \
+	X(OUTSIDE, "outside", "program belongs to no class")                                 \
+	X(RELEASE, "release", "port given back")                                             \
+	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")           \
+	X(EXHAUSTED, "exhausted", "no port left towards this destination: EADDRNOTAVAIL")    \
+	X(NO_SLICE, "no_slice", "the class's pool has no slice on this host: EADDRNOTAVAIL") \
+	X(NO_MEMORY, "no_memory", "table of ports in use is full: ENOBUFS")                  \
+	X(REFUSED_PORT, "refused_port",                                                      \
+	  "socket is bound outside this host's slices: EADDRNOTAVAIL")                       \
+	X(REFUSED_SHARED, "refused_shared", "destination is a shared address: ECONNREFUSED") \
+	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")  \
+	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")  \
+	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")    \
+	X(GUARD_PORT, "guard_port",                                                          \
+	  "left with a shared address and a port outside our slices: dropped")               \
+	X(GUARD_FRAGMENT, "guard_fragment",                                                  \
+	  "fragment from a shared address without its first: dropped")                       \
+	X(GUARD_PROTOCOL, "guard_protocol",                                                  \
+	  "protocol without ports from a shared address: dropped")                           \
+	X(GUARD_INGRESS, "guard_ingress", "for a shared address, not by an uplink: dropped")
+
+#define PS_EGRESS_REASON_ENUM(name, label, text) PS_EGRESS_##name,
+enum ps_egress_reason { PS_EGRESS_REASONS(PS_EGRESS_REASON_ENUM) PS_EGRESS_MAX };
+#undef PS_EGRESS_REASON_ENUM
+
+/* Key of map `claims`: a port in use towards one peer (facts.md PX-3).  dst and dport 0: the port
+ * is held by a bound socket that has no peer. */
+struct ps_claim_key {
+	__be32 src, dst;
+	__be16 sport, dport;
+	__u8 protocol;
+	__u8 pad[3];
+};
+_Static_assert(sizeof(struct ps_claim_key) == 16, "map key layout is ABI");
+
+/* Value of map `claims`. */
+struct ps_claim {
+	__u64 free_after_ns; /* CLOCK_BOOTTIME; 0: held by a socket, else in quarantine until then */
+};
+
+/* Value of map `choices` (by class): the slices that serve the class, [first, first + n) in map
+ * `slices`.  n 0: none on this host. */
+struct ps_choice {
+	__u32 first, n;
+};
+
+/* Element of map `slices`: ports [first_port, first_port + n_ports) of one shared address. */
+struct ps_choice_slice {
+	__be32 address;
+	__u16 first_port;
+	__u16 pad;
+	__u32 n_ports;
+};
+_Static_assert(sizeof(struct ps_choice_slice) == 12, "map value layout is ABI");
+
+/* Key of map `classes` (value: __u32 class).  Tried in this order: (innermost cgroup, mark),
+ * (0, mark), (innermost cgroup, 0 and no mark). */
+struct ps_class_key {
+	__u64 cgroup; /* cgroup id, 0: any */
+	__u32 mark;
+	__u32 has_mark;
+};
+
+/* Key of map `owned` (value: __u8 1): (address, port block) this host may use; looked up by the
+ * guard and the bind hook.  block is port >> shift. */
+struct ps_owned_key {
+	__be32 address;
+	__u16 block;
+	__u16 pad;
+};
+
+/* Value of LPM map `places`: what a destination prefix is to the hooks. */
+enum ps_place_kind { PS_PLACE_OTHER, PS_PLACE_DIRECT, PS_PLACE_SHARED };
+struct ps_place_value {
+	__u8 kind;  /* enum ps_place_kind */
+	__u8 shift; /* of a shared address */
+	__u8 pad[2];
+};
+
+/* Record in ring buffer `events`. */
+struct ps_egress_event {
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+	__u64 cgroup;
+	__u32 reason; /* enum ps_egress_reason */
+	__u32 class;
+	__u32 pid;        /* 0: in softirq (guard) */
+	__u32 suppressed; /* events like this not sent since the last one */
+	__be32 src, dst;
+	__be16 sport, dport;
+	__u8 protocol;
+	__u8 pad[3];
+	char comm[PS_COMM_LEN];
+};
+
+#endif

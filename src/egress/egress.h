@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The outgoing path, user half: loads a generation of cgroup hooks and the tc guard, swaps it under
+ * the running links, reads counters, claims and events.  The essay is in egress.c.
+ */
+#ifndef PS_EGRESS_EGRESS_H
+#define PS_EGRESS_EGRESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ip.h"
+#include "base/range.h"
+#include "egress/abi.h"
+
+struct ps_egress;
+
+struct ps_egress_slice {
+	uint32_t ip4_be;
+	struct ps_range ports;
+	unsigned shift;
+};
+
+/* How traffic gets into a class. */
+struct ps_egress_match {
+	uint64_t cgroup; /* cgroup id; 0: any */
+	unsigned level;  /* depth of that cgroup below the cgroup2 root, 0: not used */
+	bool has_mark;
+	uint32_t mark;
+	unsigned class;
+};
+
+/* Everything the hooks need to know, borrowed while ps_egress_load() runs. */
+struct ps_egress_config {
+	const struct ps_egress_slice *slices; /* of this host, grouped as `choices` says */
+	size_t n_slices;
+	const struct ps_choice *choices; /* by class */
+	size_t n_choices;
+	const struct ps_egress_match *matches;
+	size_t n_matches;
+	const struct ps_prefix *direct; /* IPv4 and IPv6 */
+	size_t n_direct;
+	/* Every shared address of the plan as prefixes with their pool's shift. */
+	const struct ps_prefix *shared;
+	const unsigned *shared_shift;
+	size_t n_shared;
+	/* Published ports of this host: may be bound, and connected to from here. */
+	const struct ps_claim_key *services; /* src, sport, protocol */
+	size_t n_services;
+	uint16_t mss; /* 0: leave; else TCP_MAXSEG for our connections, bytes */
+};
+
+struct ps_egress_options {
+	const char *pin_dir; /* below a bpffs, exists; links, claims, counters are pinned here */
+	const char *cgroup_path; /* the hooks' root, a cgroup2 folder */
+	bool observe;            /* count what would be done, change nothing */
+	bool without_hooks;      /* lab only: leave the cgroup hooks out */
+	bool without_guard;      /* lab only: leave the guard out */
+};
+
+int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress_options *options,
+		   struct ps_egress **ret, char **ret_message);
+void ps_egress_free(struct ps_egress **egress);
+/* Attaches the cgroup hooks, or replaces our own in place.  Call ps_egress_guard() first: a new
+ * slice must pass the guard before the hooks use it. */
+int ps_egress_attach(struct ps_egress *egress, char **ret_message);
+/* Puts the guard at tc egress of the interface (and, when not an uplink, the ingress guard), or
+ * replaces our own.  *ret_qdisc_made: true when the clsact qdisc was not there before. */
+int ps_egress_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, bool *ret_qdisc_made,
+		    char **ret_message);
+/* True when our present guard is in place on the interface. */
+bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool uplink);
+/* Removes our guard from an interface; the clsact qdisc too where remove_qdisc says. */
+int ps_egress_unguard(unsigned ifindex, bool remove_qdisc);
+/* Needs no ps_egress: unpins every link, so that the hooks leave.  Claims and counters go too. */
+int ps_egress_detach_all(const char *pin_dir);
+
+/* The map of claims, borrowed; for the dispatcher's delivery rule. */
+int ps_egress_claims_fd(const struct ps_egress *egress);
+/* Claims held on [ports) of the address, quarantined ones not counted: is the slice in use?
+ * One pass over the claims for all slices: ret[i] for slices[i]. */
+int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, size_t n_slices,
+		    uint64_t *ret);
+int ps_egress_counters(const char *pin_dir, uint64_t ret[PS_EGRESS_MAX]);
+const char *ps_egress_reason_label(enum ps_egress_reason reason);
+const char *ps_egress_reason_text(enum ps_egress_reason reason);
+
+/* Readable when events wait. */
+int ps_egress_events_fd(const struct ps_egress *egress);
+typedef void ps_egress_event_fn(const struct ps_egress_event *event, void *arg);
+int ps_egress_events_read(struct ps_egress *egress, ps_egress_event_fn *fn, void *arg);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The plan: what the port plane should look like.  A frozen value: parsed and checked once, then
+ * only read.  No I/O, no clock.  plan.c holds the essay.
+ */
+#ifndef PS_PLAN_PLAN_H
+#define PS_PLAN_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "base/diag.h"
+#include "base/ip.h"
+#include "base/range.h"
+
+enum {
+	PS_PLAN_VERSION = 1,
+	PS_PLAN_DIGEST_LEN = 32, /* bytes, SHA-256 */
+	PS_PLAN_NONE = -1,       /* "no such element" where an index is returned */
+};
+
+struct ps_tag {
+	char *key, *value;
+};
+
+struct ps_tags {
+	struct ps_tag *items; /* in the order of the file; keys differ */
+	size_t n;
+};
+
+/* A data center.  The edge is the address by which other sites reach it over the backbone: every
+ * host of the site receives packets for it (anycast within the site). */
+struct ps_site {
+	char *name;
+	struct ps_ip edge;
+	bool has_edge; /* required as soon as there are two sites */
+};
+
+struct ps_host {
+	char *name;
+	unsigned site;            /* index into sites */
+	struct ps_ip underlay;    /* unicast; encapsulated packets are sent from and to it */
+	char **uplinks;           /* interface names on which packets for shared addresses arrive */
+	size_t n_uplinks;         /* at least 1 */
+	char *underlay_interface; /* NULL: the route decides */
+	unsigned mtu; /* of the path to the other hosts, bytes of outer packet; 1500 unless told */
+};
+
+enum ps_unowned { PS_UNOWNED_REJECT, PS_UNOWNED_DROP };
+
+/* Addresses of a pool that are at one site. */
+struct ps_block {
+	struct ps_prefix prefix;
+	unsigned site;
+};
+
+/* Shared addresses with the same tags, slice size and policy. */
+struct ps_pool {
+	char *name;
+	struct ps_tags tags;
+	unsigned shift; /* ports per slice = 1 << shift; PS_SHIFT_WHOLE for `slice: whole` */
+	enum ps_unowned unowned;
+	struct ps_block *blocks;
+	size_t n_blocks;
+};
+
+/* Which traffic of a host takes which tags.  A class without cgroup and mark matches only programs
+ * started with `portslice run` (every class has a cgroup of its own). */
+struct ps_class {
+	char *name;
+	char *cgroup; /* absolute, below the agent's cgroup root; NULL if not matched on */
+	bool has_mark;
+	uint32_t mark;
+	struct ps_tags tags; /* a pool serves the class when it has all of these */
+};
+
+/* A published static port: strangers may open connections to it. */
+struct ps_service {
+	char *name;
+	struct ps_ip address;
+	uint16_t port;
+	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	unsigned host;    /* the holder of the slice in which the port lies */
+};
+
+/* One slice and its owner. */
+struct ps_grant {
+	struct ps_ip address;
+	unsigned slice; /* port >> shift of the pool; 0 for a whole address */
+	unsigned host;  /* index into hosts */
+	unsigned pool;  /* index into pools */
+};
+
+struct ps_plan {
+	struct ps_site *sites;
+	size_t n_sites;
+	struct ps_host *hosts;
+	size_t n_hosts;
+	struct ps_pool *pools;
+	size_t n_pools;
+	struct ps_class *classes; /* the order of the file */
+	size_t n_classes;
+	struct ps_service *services;
+	size_t n_services;
+	struct ps_prefix *direct; /* destinations reached with the host's own address */
+	size_t n_direct;
+	struct ps_grant *grants; /* sorted by address, then slice; disjoint */
+	size_t n_grants;
+};
+
+/* Parses and checks a plan.  text need not end in NUL; file only names the place in findings.
+ * 0 and *ret, or -EINVAL with at least one finding in diags (all that could be found, in order). */
+int ps_plan_parse(const char *text, size_t len, const char *file, struct ps_diags *diags,
+		  struct ps_plan **ret);
+void ps_plan_free(struct ps_plan **plan);
+
+/* Gives every host at least one slice of every pool that has addresses at its site.  Slices that
+ * are held stay where they are: dealing twice, or after adding a host, moves nothing.
+ * *ret_n is the number of slices dealt.  -ENOSPC: a pool ran out (checked plans never do). */
+int ps_plan_deal(struct ps_plan *plan, size_t *ret_n);
+/* The text of the file with its `slices:` section replaced by the plan's grants (or appended);
+ * every other byte stays.  *ret is NUL-terminated and the caller's to free. */
+int ps_plan_deal_text(const char *text, size_t len, const struct ps_plan *plan, char **ret);
+
+/* Index by name, or PS_PLAN_NONE. */
+int ps_plan_find_site(const struct ps_plan *plan, const char *name);
+int ps_plan_find_host(const struct ps_plan *plan, const char *name);
+int ps_plan_find_pool(const struct ps_plan *plan, const char *name);
+int ps_plan_find_class(const struct ps_plan *plan, const char *name);
+
+/* True when tags has every key of wanted with the same value. */
+bool ps_tags_cover(const struct ps_tags *tags, const struct ps_tags *wanted);
+/* The pool that serves `class` on `host`: the first, in the order of the file, whose tags cover the
+ * class's and of which the host holds a slice; PS_PLAN_NONE if there is none. */
+int ps_plan_class_pool(const struct ps_plan *plan, unsigned class, unsigned host);
+
+/* Where on the plane a shared address lies. */
+struct ps_place {
+	unsigned pool, site;
+};
+
+/* -ENOENT: not a shared address. */
+int ps_plan_locate(const struct ps_plan *plan, const struct ps_ip *address, struct ps_place *ret);
+/* The grant that covers (address, port), or NULL: nobody owns it, or not shared. */
+const struct ps_grant *ps_plan_who(const struct ps_plan *plan, const struct ps_ip *address,
+				   uint16_t port);
+const struct ps_service *ps_plan_service(const struct ps_plan *plan, const struct ps_ip *address,
+					 uint16_t port, uint8_t protocol);
+
+/* One slice whose owner differs between two plans.  Hosts are compared by name. */
+struct ps_move {
+	struct ps_ip address;
+	struct ps_range ports;
+	const char *from; /* host name, NULL: was free.  Borrowed from the plans. */
+	const char *to;   /* host name, NULL: becomes free */
+};
+
+/* All slices that change owner from old (may be NULL: no plan) to new, sorted; caller frees *ret. */
+int ps_plan_moves(const struct ps_plan *old, const struct ps_plan *new, struct ps_move **ret,
+		  size_t *ret_n);
+/* Human-readable difference, one line each: "+ host lhr3", "- pool gb", "~ slice ... lhr1 -> lhr2".
+ * *ret is the caller's to free; empty when the plans mean the same. */
+int ps_plan_diff(const struct ps_plan *old, const struct ps_plan *new, char **ret);
+
+/* The whole plan as JSON (a new reference; NULL without memory).  doc/plan.md gives the shape. */
+json_t *ps_plan_json(const struct ps_plan *plan);
+/* SHA-256 of the meaning of a plan: comments, order of keys and spelling do not count. */
+int ps_plan_digest(const struct ps_plan *plan, uint8_t ret[PS_PLAN_DIGEST_LEN]);
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The store: keys, values and one revision that grows with every change; transactions by
+ * compare-and-swap; watches that resume from a revision; history.  One interface, several back
+ * ends (memory for tests, SQLite for one machine, etcd for a cluster).  store.c holds the essay.
+ */
+#ifndef PS_STORE_STORE_H
+#define PS_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ps_store;
+
+enum {
+	PS_STORE_KEY_MAX = 512,                /* bytes, NUL not counted */
+	PS_STORE_VALUE_MAX = 16 * 1024 * 1024, /* bytes */
+};
+
+/* One state of one key.  data holds len bytes and one NUL after them; NULL when deleted. */
+struct ps_store_value {
+	char *key;
+	char *data;
+	size_t len;
+	uint64_t revision;        /* of the store, when this state was written */
+	uint64_t create_revision; /* when the key last came into being; 0 for a deletion */
+	int64_t time_ms;          /* wall clock of the writer, milliseconds since 1970 */
+};
+
+struct ps_store_values {
+	struct ps_store_value *items;
+	size_t n;
+};
+
+/* Holds when the key's present revision is exactly this; 0: when the key does not exist. */
+struct ps_store_compare {
+	const char *key;
+	uint64_t revision;
+};
+
+/* data NULL: delete the key (deleting a missing key is no error and no change). */
+struct ps_store_write {
+	const char *key;
+	const char *data;
+	size_t len;
+};
+
+/* url: "memory:" (private to this handle), or "sqlite:/path/to/file" (created if missing, parent
+ * folder must exist).  *ret_message, where given, is one sentence for the operator on failure
+ * (caller frees), e.g. naming the file and the remedy.
+ * -EINVAL: unknown back end; -ENOENT, -EACCES: the path; -EBADMSG: not a store, or corrupt;
+ * -EPROTO: made by a newer version. */
+int ps_store_open(const char *url, struct ps_store **ret, char **ret_message);
+void ps_store_close(struct ps_store **store);
+
+/* -ENOENT: no such key. */
+int ps_store_get(struct ps_store *store, const char *key, struct ps_store_value *ret);
+/* All keys that begin with prefix, sorted by key. */
+int ps_store_list(struct ps_store *store, const char *prefix, struct ps_store_values *ret);
+/* All compares hold: all writes happen at one new revision, returned in *ret_revision.
+ * -ESTALE: one did not hold, nothing was written; *ret_failed (may be NULL) is its index.
+ * -E2BIG: key or value too long.  -EBUSY: another writer held the store for more than 5 s. */
+int ps_store_txn(struct ps_store *store, const struct ps_store_compare *compares, size_t n_compares,
+		 const struct ps_store_write *writes, size_t n_writes, uint64_t *ret_revision,
+		 size_t *ret_failed);
+/* One unconditional write. */
+int ps_store_put(struct ps_store *store, const char *key, const char *data, size_t len,
+		 uint64_t *ret_revision);
+/* The store's present revision; 0 for an empty one. */
+int ps_store_revision(struct ps_store *store, uint64_t *ret);
+/* A random number given to the store when it was created: a restored or recreated store differs. */
+int ps_store_incarnation(struct ps_store *store, uint64_t *ret);
+
+/* Readable when something may have changed: then call ps_store_changes().  Also poll it once a
+ * second: a notification may be lost (inotify on a network file system).  -1: poll only. */
+int ps_store_watch_fd(struct ps_store *store);
+/* Clears the descriptor's readiness.  Call before ps_store_changes(), so no change is missed. */
+void ps_store_watch_clear(struct ps_store *store);
+/* Every write and deletion under prefix after revision `since`, oldest first. */
+int ps_store_changes(struct ps_store *store, const char *prefix, uint64_t since,
+		     struct ps_store_values *ret);
+/* Past states of one key, newest first, at most max. */
+int ps_store_history(struct ps_store *store, const char *key, size_t max,
+		     struct ps_store_values *ret);
+
+void ps_store_value_clear(struct ps_store_value *value);
+void ps_store_values_clear(struct ps_store_values *values);
+
+#endif
