@@ -50,16 +50,30 @@ struct ps_store_write {
  * folder must exist).  *ret_message, where given, is one sentence for the operator on failure
  * (caller frees), e.g. naming the file and the remedy.
  * -EINVAL: unknown back end; -ENOENT, -EACCES: the path; -EBADMSG: not a store, or corrupt;
- * -EPROTO: made by a newer version. */
+ * -EPROTO: made by a newer version.
+ * One thread uses a handle at a time; a handle does not survive fork().
+ *
+ * Every call below but the watch ones may also fail with -EIDRM: the store was deleted or replaced
+ * under this handle, which stays useless: close it, open again, compare the incarnation;
+ * -EBADMSG: damage met on the way; -EBUSY, -EIO, -ENOSPC, -ENOMEM: nothing was changed, except that
+ * after -EIO of a transaction only reading again tells whether it took place. */
 int ps_store_open(const char *url, struct ps_store **ret, char **ret_message);
 void ps_store_close(struct ps_store **store);
+/* The URL as it was given to ps_store_open(); lives as long as the handle. */
+const char *ps_store_url(const struct ps_store *store);
+/* One sentence for the operator (caller frees) naming the store of this url, what `error`, a
+ * negative errno of any call here, means, and the remedy.  -ENOMEM: no sentence. */
+int ps_store_error_text(int error, const char *url, char **ret);
 
 /* -ENOENT: no such key. */
 int ps_store_get(struct ps_store *store, const char *key, struct ps_store_value *ret);
 /* All keys that begin with prefix, sorted by key. */
 int ps_store_list(struct ps_store *store, const char *prefix, struct ps_store_values *ret);
-/* All compares hold: all writes happen at one new revision, returned in *ret_revision.
- * -ESTALE: one did not hold, nothing was written; *ret_failed (may be NULL) is its index.
+/* All compares hold: all writes happen at one new revision, returned in *ret_revision (may be
+ * NULL).  Writing what is there already is a change; when nothing changes (no writes, or deletions
+ * of missing keys only) the revision stays, and *ret_revision is the present one.
+ * -ESTALE: one did not hold, nothing was written; *ret_failed (may be NULL) is the first such index.
+ * -EINVAL: an empty key, or a key written twice (as etcd refuses).
  * -E2BIG: key or value too long.  -EBUSY: another writer held the store for more than 5 s. */
 int ps_store_txn(struct ps_store *store, const struct ps_store_compare *compares, size_t n_compares,
 		 const struct ps_store_write *writes, size_t n_writes, uint64_t *ret_revision,
@@ -69,18 +83,22 @@ int ps_store_put(struct ps_store *store, const char *key, const char *data, size
 		 uint64_t *ret_revision);
 /* The store's present revision; 0 for an empty one. */
 int ps_store_revision(struct ps_store *store, uint64_t *ret);
-/* A random number given to the store when it was created: a restored or recreated store differs. */
+/* A random number (1 to INT64_MAX) given to the store when it was created: a restored or recreated
+ * store differs.  doc/store.md says how a restored one is told apart. */
 int ps_store_incarnation(struct ps_store *store, uint64_t *ret);
 
-/* Readable when something may have changed: then call ps_store_changes().  Also poll it once a
+/* Readable when something may have changed since this was first called, by this handle or another:
+ * then call ps_store_changes().  The handle keeps the descriptor.  Also poll it once a
  * second: a notification may be lost (inotify on a network file system).  -1: poll only. */
 int ps_store_watch_fd(struct ps_store *store);
 /* Clears the descriptor's readiness.  Call before ps_store_changes(), so no change is missed. */
 void ps_store_watch_clear(struct ps_store *store);
-/* Every write and deletion under prefix after revision `since`, oldest first. */
+/* Every write and deletion under prefix after revision `since`, oldest first; those of one revision
+ * in the order they were written.  Cheap when nothing happened (sqlite: no allocation, 2 system
+ * calls).  A `since` of the future gives none: that is what the incarnation is for. */
 int ps_store_changes(struct ps_store *store, const char *prefix, uint64_t since,
 		     struct ps_store_values *ret);
-/* Past states of one key, newest first, at most max. */
+/* States of one key, deletions and the present one included, newest first, at most max. */
 int ps_store_history(struct ps_store *store, const char *key, size_t max,
 		     struct ps_store_values *ret);
 
