@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* The agent's state and the verbs that change it; private to this folder.  main.c has the essay. */
+#ifndef PS_AGENT_AGENT_H
+#define PS_AGENT_AGENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+#include <systemd/sd-event.h>
+
+#include "agent/compile.h"
+#include "agent/events.h"
+#include "agent/net.h"
+#include "agent/peers.h"
+#include "agent/undo.h"
+#include "dispatch/dispatch.h"
+#include "egress/egress.h"
+#include "plan/plan.h"
+#include "store/store.h"
+
+enum {
+	PS_TICK_MS = 1000,
+	PS_FRESH_MS = 5000, /* how long a confirmed table may still give rejects */
+};
+
+struct ps_agent_options {
+	const char *instance; /* names run and pin directories; one for each agent of a machine */
+	const char *host;     /* this host's name in the plan */
+	const char *store_url;
+	const char *cgroup_root; /* class cgroups live below; the hooks see only what is below */
+	bool observe;
+	bool without_dispatch, without_guard, without_hooks; /* the demo's BREAK= */
+};
+
+/* Where an uplink's dispatcher stands. */
+struct ps_uplink {
+	char *name;
+	unsigned ifindex; /* 0: the interface is gone */
+	enum ps_dispatch_mode mode;
+};
+
+/* A plan in force: what the kernel runs now. */
+struct ps_active {
+	char *text;
+	struct ps_plan *plan;
+	unsigned self;
+	uint8_t digest[PS_PLAN_DIGEST_LEN];
+	uint64_t revision;
+	struct ps_compile_cgroup *own, *named; /* by class */
+	struct ps_dispatch *dispatch;
+	struct ps_egress *egress;
+	struct ps_uplink *uplinks;
+	size_t n_uplinks;
+	uint32_t *addresses_be; /* local routes */
+	size_t n_addresses;
+	struct ps_egress_slice *slices;
+	size_t n_slices;
+};
+
+struct ps_control;
+
+struct ps_agent {
+	struct ps_agent_options options;
+	char *run_dir, *pin_dir;
+	int lock_fd;
+	sd_event *loop;
+	struct ps_net *net;
+	struct ps_undo *undo;
+	struct ps_peers *peers;
+	struct ps_events *events;
+	struct ps_control *control;
+	sd_event_source *peers_source, *store_source, *egress_source, *tend_source;
+	struct ps_store *store;   /* NULL while it cannot be opened */
+	uint64_t incarnation;     /* of the store last read */
+	uint64_t judged_revision; /* newest plan revision applied or refused */
+	char *store_trouble;      /* NULL: the store answers */
+	char *refusal;            /* why the store's newest plan is not in force; NULL: it is */
+	struct ps_active *active; /* NULL: no plan in force */
+	size_t n_differ;          /* hosts heard with another plan */
+	bool detached;            /* by the operator: follow nothing until `attach` */
+	bool tend_armed;
+	bool ready_sent;
+};
+
+/* apply.c: makes a plan the one in force, or leaves everything as it was.  On failure *ret_why is
+ * a text for the operator (caller frees), one line for each finding. */
+int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_t revision,
+		   char **ret_why);
+/* Why a plan would be refused, without touching anything; 0: it would not. */
+int ps_agent_judge(struct ps_agent *agent, const char *text, size_t len, char **ret_why);
+void ps_active_free(struct ps_active **active);
+
+/* stand.c: puts the plan's objects into the kernel, in the order that never leaks a packet. */
+int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_why);
+/* Puts back what others removed: guards, routes, sysctls, dispatcher on an uplink that came anew. */
+void ps_agent_tend(struct ps_agent *agent);
+/* Class cgroups: own[] and named[] of the active plan.  Creates what is missing. */
+int ps_agent_find_cgroups(struct ps_agent *agent, struct ps_active *active, char **ret_why);
+/* True when a class's cgroup was removed or made anew since the plan was applied. */
+bool ps_agent_cgroups_moved(const struct ps_agent *agent);
+/* The folder of a class's own cgroup; caller frees. */
+char *ps_agent_class_cgroup(const struct ps_agent *agent, const char *class_name);
+/* Takes everything of ours off this host.  Works from pins and journal alone. */
+int ps_agent_detach(const char *pin_dir, const char *run_dir, struct ps_undo *undo,
+		    struct ps_net *net);
+
+/* follow.c: the store and the peers. */
+void ps_agent_follow(struct ps_agent *agent);
+/* Forgets what was judged, so that the next follow applies the store's plan again. */
+void ps_agent_forget(struct ps_agent *agent);
+int ps_agent_tick(struct ps_agent *agent);
+
+/* control.c */
+int ps_control_open(struct ps_agent *agent, struct ps_control **ret);
+void ps_control_close(struct ps_control **control);
+void ps_control_publish(struct ps_control *control, const json_t *event);
+
+/* status.c: what `portslice show` and `status` read. */
+json_t *ps_agent_status(struct ps_agent *agent);
+json_t *ps_agent_counters(struct ps_agent *agent);
+json_t *ps_agent_usage(struct ps_agent *agent);
+
+/* preflight.c: what this machine lacks, as a sentence with the remedy; 0: nothing. */
+int ps_preflight(const struct ps_agent_options *options, char **ret_why);
+/* Keeps only the capabilities of design.md §6. */
+int ps_preflight_drop(void);
+
+/* Monotonic milliseconds, never 0. */
+uint64_t ps_agent_now_ms(void);
+/* printf into *ret_why, replacing what was there; returns `error`. */
+int ps_why(char **ret_why, int error, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT
+/*
+ * From a plan's text to the plan in force, whole or not at all.
+ *
+ * Judging comes first and touches nothing: the text must parse and check, name this host, and take
+ * no slice from a host that uses it.  Our own use is read from the claims in the kernel; that of
+ * others from their last hello.  The plan last in force is kept in the run directory, so that an
+ * agent started anew judges against what the pinned programs still do.
+ *
+ * Then a new generation of programs and tables is loaded beside the running one, and stands.c puts
+ * it in place step by step.  If a step fails, the old generation is put back the same way.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "agent/agent.h"
+#include "agent/log.h"
+#include "base/own.h"
+
+uint64_t ps_agent_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + 1;
+}
+
+int ps_why(char **ret_why, int error, const char *format, ...)
+{
+	char *text = NULL;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vasprintf(&text, format, args);
+	va_end(args);
+	free(*ret_why);
+	*ret_why = n < 0 ? NULL : text;
+	return error;
+}
+
+static void clear_uplinks(struct ps_active *active)
+{
+	for (size_t i = 0; i < active->n_uplinks; i++)
+		free(active->uplinks[i].name);
+	free(active->uplinks);
+}
+
+void ps_active_free(struct ps_active **active)
+{
+	if (!*active)
+		return;
+	ps_dispatch_free(&(*active)->dispatch);
+	ps_egress_free(&(*active)->egress);
+	clear_uplinks(*active);
+	free((*active)->addresses_be);
+	free((*active)->slices);
+	free((*active)->own);
+	free((*active)->named);
+	ps_plan_free(&(*active)->plan);
+	free((*active)->text);
+	free(*active);
+	*active = NULL;
+}
+
+static int explain(const struct ps_diags *diags, int error, char **ret_why)
+{
+	ps_auto_mem char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return -ENOMEM;
+	for (size_t i = 0; i < diags->n; i++)
+		fprintf(out, "%s%s:%u:%u: %s", i ? "\n" : "", diags->items[i].file,
+			diags->items[i].line, diags->items[i].column, diags->items[i].text);
+	fclose(out);
+	return ps_why(ret_why, error, "%s", text);
+}
+
+static int parse(const char *text, size_t len, struct ps_plan **ret, char **ret_why)
+{
+	ps_auto(ps_diags_clear) struct ps_diags diags = {0};
+	int r = ps_plan_parse(text, len, "plan", &diags, ret);
+
+	return r < 0 ? explain(&diags, r, ret_why) : 0;
+}
+
+static struct ps_egress_slice slice_of_move(const struct ps_move *move)
+{
+	return (struct ps_egress_slice){.ip4_be = ps_ip_v4_be(&move->address),
+					.ports = move->ports};
+}
+
+static int refuse(const struct ps_move *move, const char *user, uint64_t ports, char **ret_why)
+{
+	char address[PS_IP_TEXT_MAX];
+	char count[64] = "";
+
+	if (ports)
+		snprintf(count, sizeof(count), " (%llu ports)", (unsigned long long)ports);
+	return ps_why(
+		ret_why, -EBUSY,
+		"slice %s:%u-%u is in use by %s%s and would go to %s: drain %s first, or keep the slice where it is",
+		ps_ip_format(&move->address, address), move->ports.first,
+		move->ports.first + move->ports.count - 1, user, count,
+		move->to ? move->to : "nobody", user);
+}
+
+/* Slices of this host that would go elsewhere, against the claims in the kernel. */
+static int judge_own(struct ps_agent *agent, const struct ps_move *moves, size_t n, char **ret_why)
+{
+	ps_auto_mem struct ps_egress_slice *slices = calloc(n + 1, sizeof(*slices));
+	ps_auto_mem uint64_t *used = calloc(n + 1, sizeof(*used));
+	int r;
+
+	if (!slices || !used)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		slices[i] = slice_of_move(&moves[i]);
+	r = ps_egress_usage(agent->pin_dir, slices, n, used);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	for (size_t i = 0; i < n; i++)
+		if (moves[i].from && strcmp(moves[i].from, agent->options.host) == 0 && used[i])
+			return refuse(&moves[i], moves[i].from, used[i], ret_why);
+	return 0;
+}
+
+static int judge_others(struct ps_agent *agent, const struct ps_plan *old,
+			const struct ps_move *moves, size_t n, char **ret_why)
+{
+	for (size_t i = 0; i < n; i++) {
+		struct ps_place place;
+		unsigned shift;
+		const char *user;
+
+		if (!moves[i].from || ps_plan_locate(old, &moves[i].address, &place) < 0)
+			continue;
+		shift = old->pools[place.pool].shift;
+		user = ps_peers_user(
+			agent->peers, ps_ip_v4_be(&moves[i].address),
+			(uint16_t)(shift == PS_SHIFT_WHOLE ? 0 : moves[i].ports.first >> shift),
+			ps_agent_now_ms());
+		if (user && (!moves[i].to || strcmp(user, moves[i].to) != 0))
+			return refuse(&moves[i], user, 0, ret_why);
+	}
+	return 0;
+}
+
+/* The plan that the kernel objects follow: in force now, or left by an agent before us. */
+static int old_plan(struct ps_agent *agent, struct ps_plan **ret_loaded, const struct ps_plan **ret)
+{
+	ps_auto_mem char *path = NULL;
+	ps_auto_mem char *text = NULL;
+	ps_auto_mem char *why = NULL;
+	size_t size = 0;
+	FILE *file;
+	ssize_t n;
+
+	*ret = agent->active ? agent->active->plan : NULL;
+	if (*ret || asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0)
+		return 0;
+	file = fopen(path, "re");
+	if (!file)
+		return 0;
+	n = getdelim(&text, &size, '\0', file);
+	fclose(file);
+	if (n > 0 && parse(text, (size_t)n, ret_loaded, &why) == 0)
+		*ret = *ret_loaded;
+	return 0;
+}
+
+static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_why)
+{
+	ps_auto(ps_plan_free) struct ps_plan *loaded = NULL;
+	ps_auto_mem struct ps_move *moves = NULL;
+	const struct ps_plan *old;
+	size_t n;
+	int r = old_plan(agent, &loaded, &old);
+
+	if (r < 0)
+		return r;
+	if (ps_plan_find_host(plan, agent->options.host) == PS_PLAN_NONE)
+		return ps_why(
+			ret_why, -ENOENT,
+			"the plan has no host `%s`: add it under `hosts`, or start portsliced with --host NAME",
+			agent->options.host);
+	if (!old || agent->options.observe)
+		return 0;
+	r = ps_plan_moves(old, plan, &moves, &n);
+	if (r == 0)
+		r = judge_own(agent, moves, n, ret_why);
+	if (r == 0)
+		r = judge_others(agent, old, moves, n, ret_why);
+	return r;
+}
+
+int ps_agent_judge(struct ps_agent *agent, const char *text, size_t len, char **ret_why)
+{
+	ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
+	int r = parse(text, len, &plan, ret_why);
+
+	return r < 0 ? r : judge(agent, plan, ret_why);
+}
+
+static int note_uplinks(struct ps_active *active, const struct ps_host *host, char **ret_why)
+{
+	active->uplinks = calloc(host->n_uplinks + 1, sizeof(*active->uplinks));
+	if (!active->uplinks)
+		return -ENOMEM;
+	for (size_t i = 0; i < host->n_uplinks; i++) {
+		struct ps_uplink *uplink = &active->uplinks[active->n_uplinks++];
+
+		uplink->name = strdup(host->uplinks[i]);
+		if (!uplink->name)
+			return -ENOMEM;
+		uplink->ifindex = if_nametoindex(uplink->name);
+		if (!uplink->ifindex)
+			return ps_why(
+				ret_why, -ENODEV,
+				"uplink `%s` of host `%s` does not exist here: name an interface that `ip link` shows",
+				uplink->name, host->name);
+	}
+	return 0;
+}
+
+static int load_egress(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	ps_auto(ps_compile_egress_free) struct ps_compile_egress *config = NULL;
+	struct ps_egress_options options = {
+		.pin_dir = agent->pin_dir,
+		.cgroup_path = agent->options.cgroup_root,
+		.observe = agent->options.observe,
+	};
+	int r = ps_compile_egress_new(active->plan, active->self, active->own, active->named,
+				      &config);
+
+	if (r < 0)
+		return r;
+	return ps_egress_load(&config->config, &options, &active->egress, ret_why);
+}
+
+static int load_dispatch(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	ps_auto(ps_table_free) struct ps_table *table = NULL;
+	struct ps_dispatch_options options = {
+		.pin_dir = agent->pin_dir,
+		.claims_fd = ps_egress_claims_fd(active->egress),
+		.observe = agent->options.observe,
+	};
+	int r = ps_compile_table(active->plan, active->self, &table);
+
+	if (r < 0)
+		return r;
+	return ps_dispatch_load(table, &options, &active->dispatch, ret_why);
+}
+
+/* Everything that can be made without changing what packets meet. */
+static int prepare(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	int r = ps_compile_addresses(active->plan, active->self, &active->addresses_be,
+				     &active->n_addresses);
+
+	if (r == 0)
+		r = ps_compile_slices(active->plan, active->self, &active->slices,
+				      &active->n_slices);
+	if (r == 0)
+		r = note_uplinks(active, &active->plan->hosts[active->self], ret_why);
+	if (r == 0)
+		r = ps_plan_digest(active->plan, active->digest);
+	if (r == 0)
+		r = ps_agent_find_cgroups(agent, active, ret_why);
+	if (r == 0)
+		r = load_egress(agent, active, ret_why);
+	if (r == 0)
+		r = load_dispatch(agent, active, ret_why);
+	return r;
+}
+
+static int keep_text(struct ps_agent *agent, const char *text)
+{
+	ps_auto_mem char *path = NULL;
+	ps_auto_mem char *fresh = NULL;
+	FILE *file;
+	int failed;
+
+	if (asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0 ||
+	    asprintf(&fresh, "%s/plan.yaml.new", agent->run_dir) < 0)
+		return -ENOMEM;
+	file = fopen(fresh, "we");
+	if (!file)
+		return -errno;
+	failed = fputs(text, file) < 0;
+	failed |= fclose(file) != 0;
+	if (failed)
+		return -EIO;
+	return rename(fresh, path) < 0 ? -errno : 0;
+}
+
+/* Puts back what stood before a failed change. */
+static void fall_back(struct ps_agent *agent)
+{
+	ps_auto_mem char *why = NULL;
+
+	if (!agent->active)
+		ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
+	else if (ps_agent_stand(agent, agent->active, &why) < 0)
+		ps_log(LOG_ERR, "cannot put back the plan of revision %llu: %s",
+		       (unsigned long long)agent->active->revision, why ? why : "no memory");
+}
+
+int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_t revision,
+		   char **ret_why)
+{
+	ps_auto(ps_active_free) struct ps_active *fresh = calloc(1, sizeof(*fresh));
+	int r;
+
+	if (!fresh)
+		return -ENOMEM;
+	fresh->text = strndup(text, len);
+	fresh->revision = revision;
+	if (!fresh->text)
+		return -ENOMEM;
+	r = parse(text, len, &fresh->plan, ret_why);
+	if (r == 0)
+		r = judge(agent, fresh->plan, ret_why);
+	if (r < 0)
+		return r;
+	fresh->self = (unsigned)ps_plan_find_host(fresh->plan, agent->options.host);
+	r = prepare(agent, fresh, ret_why);
+	if (r == 0) {
+		r = ps_agent_stand(agent, fresh, ret_why);
+		if (r < 0)
+			fall_back(agent);
+	}
+	if (r < 0)
+		return *ret_why ? r : ps_why(ret_why, r, "%s", strerror(-r));
+	ps_active_free(&agent->active);
+	agent->active = ps_move(fresh);
+	return keep_text(agent, agent->active->text);
+}

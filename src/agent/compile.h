@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From the plan to what one host's kernel must know: the only place that sees both the parsed plan
+ * and the tables of dispatch and egress.  Pure; also used by `portslice trace`.
+ */
+#ifndef PS_AGENT_COMPILE_H
+#define PS_AGENT_COMPILE_H
+
+#include "dispatch/table.h"
+#include "egress/egress.h"
+#include "plan/plan.h"
+
+/* The dispatcher's tables as host `self` (index into hosts) needs them; next hops unresolved. */
+int ps_compile_table(const struct ps_plan *plan, unsigned self, struct ps_table **ret);
+
+/* A class's cgroup as found on the host. */
+struct ps_compile_cgroup {
+	uint64_t id;
+	unsigned level;
+};
+
+/* The hooks' configuration with everything it points to. */
+struct ps_compile_egress {
+	struct ps_egress_config config;
+	struct ps_egress_slice *slices;
+	struct ps_choice *choices;
+	struct ps_egress_match *matches;
+	struct ps_prefix *direct, *shared;
+	unsigned *shared_shift;
+	struct ps_claim_key *services;
+};
+
+/* own[i] is the cgroup that the agent made for class i, named[i] the one its `match` names (id 0
+ * where it names none). */
+int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
+			  const struct ps_compile_cgroup *own,
+			  const struct ps_compile_cgroup *named, struct ps_compile_egress **ret);
+void ps_compile_egress_free(struct ps_compile_egress **egress);
+
+/* The shared addresses of which the host holds a slice, in rising order; caller frees *ret. */
+int ps_compile_addresses(const struct ps_plan *plan, unsigned self, uint32_t **ret_be,
+			 size_t *ret_n);
+/* The host's slices, in the order of the grants; caller frees *ret. */
+int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egress_slice **ret,
+		      size_t *ret_n);
+
+#endif

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The control socket: one JSON object a line in, one a line out.
+ *
+ *   {"verb": "status"}                        -> {"ok": {...}}
+ *   {"verb": "judge", "text": "version: 1.."} -> {"error": "slice ... is in use by lhr2"}
+ *   {"verb": "events", "follow": true}        -> {"ok": {...}} for each event, until hang-up
+ *
+ * Anybody on the machine may read; verbs that change something ask for uid 0 or the daemon's own
+ * (SO_PEERCRED).  A client that does not read its answers fills its own buffer and is cut off;
+ * nothing here ever blocks the loop.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "agent/agent.h"
+#include "agent/log.h"
+#include "base/own.h"
+
+enum {
+	REQUEST_MAX = 40 * 1024 * 1024, /* a plan as a JSON string */
+	PENDING_MAX = 256 * 1024 * 1024,
+	READ_SIZE = 65536,
+};
+
+struct client {
+	struct ps_control *control;
+	struct client *next;
+	sd_event_source *source;
+	int fd;
+	bool trusted, following;
+	char *in, *out;
+	size_t n_in, n_out;
+};
+
+struct ps_control {
+	struct ps_agent *agent;
+	sd_event_source *source;
+	char *path;
+	struct client *clients;
+};
+
+static void drop_client(struct client *client)
+{
+	struct client **at = &client->control->clients;
+
+	while (*at != client)
+		at = &(*at)->next;
+	*at = client->next;
+	sd_event_source_disable_unref(client->source);
+	ps_fd_drop(&client->fd);
+	free(client->in);
+	free(client->out);
+	free(client);
+}
+
+void ps_control_close(struct ps_control **control)
+{
+	if (!*control)
+		return;
+	while ((*control)->clients)
+		drop_client((*control)->clients);
+	sd_event_source_disable_unref((*control)->source);
+	if ((*control)->path)
+		(void)unlink((*control)->path);
+	free((*control)->path);
+	free(*control);
+	*control = NULL;
+}
+
+/* Takes over the reference. */
+static void answer(struct client *client, const char *key, json_t *value)
+{
+	json_t *line = json_pack("{s:o}", key, value ? value : json_null());
+	ps_auto_mem char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+	size_t len = text ? strlen(text) : 0;
+	char *out;
+
+	json_decref(line);
+	if (!text || client->n_out + len > PENDING_MAX)
+		return;
+	out = realloc(client->out, client->n_out + len + 1);
+	if (!out)
+		return;
+	memcpy(out + client->n_out, text, len);
+	out[client->n_out + len] = '\n';
+	client->out = out;
+	client->n_out += len + 1;
+	sd_event_source_set_io_events(client->source, EPOLLIN | EPOLLOUT);
+}
+
+void ps_control_publish(struct ps_control *control, const json_t *event)
+{
+	for (struct client *client = control->clients; client; client = client->next)
+		if (client->following)
+			answer(client, "ok", json_deep_copy(event));
+}
+
+static void verb_status(struct client *client, const json_t *request)
+{
+	(void)request;
+	answer(client, "ok", ps_agent_status(client->control->agent));
+}
+
+static void verb_plan(struct client *client, const json_t *request)
+{
+	const struct ps_active *active = client->control->agent->active;
+
+	(void)request;
+	if (!active)
+		answer(client, "error", json_string("no plan is in force"));
+	else
+		answer(client, "ok",
+		       json_pack("{s:s, s:o}", "text", active->text, "plan",
+				 ps_plan_json(active->plan)));
+}
+
+static void verb_counters(struct client *client, const json_t *request)
+{
+	(void)request;
+	answer(client, "ok", ps_agent_counters(client->control->agent));
+}
+
+static void verb_usage(struct client *client, const json_t *request)
+{
+	(void)request;
+	answer(client, "ok", ps_agent_usage(client->control->agent));
+}
+
+static void verb_events(struct client *client, const json_t *request)
+{
+	const json_t *recent = ps_events_recent(client->control->agent->events);
+	size_t i;
+	json_t *event;
+
+	json_array_foreach(recent, i, event) answer(client, "ok", json_deep_copy(event));
+	client->following = json_is_true(json_object_get(request, "follow"));
+	if (!client->following)
+		answer(client, "end", json_true());
+}
+
+/* The outcome of a verb that gives 0 or a negative errno and a reason; frees `why`. */
+static void answer_outcome(struct client *client, int r, char *why)
+{
+	if (r < 0)
+		answer(client, "error", json_string(why ? why : strerror(-r)));
+	else
+		answer(client, "ok", json_true());
+	free(why);
+}
+
+static void verb_judge(struct client *client, const json_t *request)
+{
+	const json_t *text = json_object_get(request, "text");
+	char *why = NULL;
+	int r = -EINVAL;
+
+	if (json_is_string(text))
+		r = ps_agent_judge(client->control->agent, json_string_value(text),
+				   json_string_length(text), &why);
+	answer_outcome(client, r, why);
+}
+
+static void verb_class(struct client *client, const json_t *request)
+{
+	struct ps_agent *agent = client->control->agent;
+	const char *name = json_string_value(json_object_get(request, "name"));
+	ps_auto_mem char *path = NULL;
+
+	if (!agent->active || !name || ps_plan_find_class(agent->active->plan, name) < 0) {
+		answer(client, "error", json_string("no such class in the plan in force"));
+		return;
+	}
+	path = ps_agent_class_cgroup(agent, name);
+	answer(client, "ok", json_string(path ? path : ""));
+}
+
+static void verb_detach(struct client *client, const json_t *request)
+{
+	struct ps_agent *agent = client->control->agent;
+	int r;
+
+	(void)request;
+	agent->detached = true;
+	agent->egress_source = sd_event_source_disable_unref(agent->egress_source);
+	ps_active_free(&agent->active);
+	r = ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
+	ps_events_add(agent->events, "detached", NULL, "detached by the operator");
+	answer_outcome(client, r, NULL);
+}
+
+static void verb_attach(struct client *client, const json_t *request)
+{
+	struct ps_agent *agent = client->control->agent;
+
+	(void)request;
+	agent->detached = false;
+	ps_agent_forget(agent);
+	ps_agent_follow(agent);
+	if (agent->active)
+		answer_outcome(client, 0, NULL);
+	else
+		answer_outcome(client, -ENOENT,
+			       strdup(agent->refusal         ? agent->refusal
+				      : agent->store_trouble ? agent->store_trouble
+							     : "the store holds no plan"));
+}
+
+static const struct {
+	const char *name;
+	void (*run)(struct client *client, const json_t *request);
+	bool changes;
+} verbs[] = {
+	{"status", verb_status, false},     {"plan", verb_plan, false},
+	{"counters", verb_counters, false}, {"usage", verb_usage, false},
+	{"events", verb_events, false},     {"judge", verb_judge, false},
+	{"class", verb_class, false},       {"detach", verb_detach, true},
+	{"attach", verb_attach, true},
+};
+
+static void serve(struct client *client, const char *line, size_t len)
+{
+	json_t *request = json_loadb(line, len, 0, NULL);
+	const char *name = json_string_value(json_object_get(request, "verb"));
+
+	for (size_t i = 0; name && i < PS_N_ELEMENTS(verbs); i++) {
+		if (strcmp(verbs[i].name, name) != 0)
+			continue;
+		if (verbs[i].changes && !client->trusted)
+			answer(client, "error", json_string("not permitted: run as root"));
+		else
+			verbs[i].run(client, request);
+		json_decref(request);
+		return;
+	}
+	answer(client, "error", json_string("request is not understood"));
+	json_decref(request);
+}
+
+/* False when the client is to be dropped. */
+static bool take_input(struct client *client)
+{
+	char *in = realloc(client->in, client->n_in + READ_SIZE);
+	char *end;
+	ssize_t n;
+
+	if (!in || client->n_in > REQUEST_MAX)
+		return false;
+	client->in = in;
+	n = read(client->fd, in + client->n_in, READ_SIZE);
+	if (n <= 0)
+		return n < 0 && errno == EAGAIN;
+	client->n_in += (size_t)n;
+	while ((end = memchr(client->in, '\n', client->n_in))) {
+		size_t len = (size_t)(end - client->in);
+
+		serve(client, client->in, len);
+		client->n_in -= len + 1;
+		memmove(client->in, end + 1, client->n_in);
+	}
+	return true;
+}
+
+static bool give_output(struct client *client)
+{
+	ssize_t n = send(client->fd, client->out, client->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == EAGAIN;
+	client->n_out -= (size_t)n;
+	memmove(client->out, client->out + n, client->n_out);
+	if (!client->n_out)
+		sd_event_source_set_io_events(client->source, EPOLLIN);
+	return true;
+}
+
+static int on_client(sd_event_source *source, int fd, uint32_t mask, void *arg)
+{
+	struct client *client = arg;
+	bool keep = true;
+
+	(void)source, (void)fd;
+	if (mask & EPOLLIN)
+		keep = take_input(client);
+	else if (mask & (EPOLLHUP | EPOLLERR))
+		keep = false;
+	if (keep && client->n_out)
+		keep = give_output(client);
+	if (!keep)
+		drop_client(client);
+	return 0;
+}
+
+static bool trusted_peer(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return false;
+	return peer.uid == 0 || peer.uid == geteuid();
+}
+
+static int on_connection(sd_event_source *source, int fd, uint32_t mask, void *arg)
+{
+	struct ps_control *control = arg;
+	struct client *client = calloc(1, sizeof(*client));
+
+	(void)source, (void)mask;
+	if (!client)
+		return 0;
+	client->control = control;
+	client->fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (client->fd < 0 || sd_event_add_io(control->agent->loop, &client->source, client->fd,
+					      EPOLLIN, on_client, client) < 0) {
+		ps_fd_drop(&client->fd);
+		free(client);
+		return 0;
+	}
+	client->trusted = trusted_peer(client->fd);
+	client->next = control->clients;
+	control->clients = client;
+	return 0;
+}
+
+static int listen_at(const char *path)
+{
+	ps_auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un here = {.sun_family = AF_UNIX};
+
+	if (strlen(path) >= sizeof(here.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(here.sun_path, path);
+	(void)unlink(path); /* the lock says that no other agent lives */
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&here, sizeof(here)) < 0 ||
+	    chmod(path, 0666) < 0 || listen(fd, 16) < 0)
+		return -errno;
+	return ps_fd_move(&fd);
+}
+
+int ps_control_open(struct ps_agent *agent, struct ps_control **ret)
+{
+	ps_auto(ps_control_close) struct ps_control *control = calloc(1, sizeof(*control));
+	ps_auto_fd int fd = -1;
+	int r;
+
+	if (!control)
+		return -ENOMEM;
+	control->agent = agent;
+	if (asprintf(&control->path, "%s/control.sock", agent->run_dir) < 0) {
+		control->path = NULL;
+		return -ENOMEM;
+	}
+	fd = listen_at(control->path);
+	if (fd < 0)
+		return fd;
+	r = sd_event_add_io(agent->loop, &control->source, fd, EPOLLIN, on_connection, control);
+	if (r < 0)
+		return r;
+	sd_event_source_set_io_fd_own(control->source, true);
+	(void)ps_fd_move(&fd);
+	*ret = ps_move(control);
+	return 0;
+}

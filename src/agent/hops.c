@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+#include "agent/hops.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+#include "base/own.h"
+
+/* An address that only the default route covers on any sensible host (RFC 5737 TEST-NET-1). */
+static const char somewhere[] = "192.0.2.1";
+
+struct resolver {
+	struct ps_net *net;
+	struct ps_net_link *links;
+	size_t n_links;
+	unsigned oif; /* interface of the underlay, 0: any */
+	int n_unresolved;
+};
+
+static const struct ps_net_link *link_by_index(const struct resolver *resolver, unsigned ifindex)
+{
+	for (size_t i = 0; i < resolver->n_links; i++)
+		if (resolver->links[i].ifindex == ifindex)
+			return &resolver->links[i];
+	return NULL;
+}
+
+/* An empty hop (ifindex 0) where the route or the neighbour is not known. */
+static struct ps_hop resolve(struct resolver *resolver, uint32_t dst_be, unsigned oif)
+{
+	const struct ps_net_link *link;
+	struct ps_net_route route;
+	struct ps_hop hop = {0};
+
+	if (ps_net_route(resolver->net, dst_be, oif, &route) < 0 ||
+	    ps_net_neighbour(resolver->net, route.ifindex, route.next_be, hop.dst_mac) < 0) {
+		resolver->n_unresolved++;
+		return (struct ps_hop){0};
+	}
+	link = link_by_index(resolver, route.ifindex);
+	if (!link)
+		return (struct ps_hop){0};
+	memcpy(hop.src_mac, link->mac, sizeof(hop.src_mac));
+	hop.ifindex = route.ifindex;
+	return hop;
+}
+
+static int refresh_hosts(struct resolver *resolver, const struct ps_plan *plan, unsigned self,
+			 struct ps_dispatch *dispatch)
+{
+	for (unsigned i = 0; i < plan->n_hosts; i++) {
+		struct ps_hop hop;
+		int r;
+
+		if (i == self || plan->hosts[i].site != plan->hosts[self].site)
+			continue;
+		hop = resolve(resolver, ps_ip_v4_be(&plan->hosts[i].underlay), resolver->oif);
+		r = ps_dispatch_set_hop(dispatch, i, &hop);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int refresh_edges(struct resolver *resolver, const struct ps_plan *plan, unsigned self,
+			 struct ps_dispatch *dispatch)
+{
+	for (unsigned i = 0; i < plan->n_sites; i++) {
+		struct ps_hop hop;
+		int r;
+
+		if (i == plan->hosts[self].site || !plan->sites[i].has_edge)
+			continue;
+		hop = resolve(resolver, ps_ip_v4_be(&plan->sites[i].edge), resolver->oif);
+		r = ps_dispatch_set_edge_hop(dispatch, i, &hop);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int ps_hops_refresh(struct ps_net *net, const struct ps_plan *plan, unsigned self,
+		    struct ps_dispatch *dispatch)
+{
+	ps_auto_mem struct ps_net_link *links = NULL;
+	struct resolver resolver = {.net = net};
+	struct ps_hop gateway;
+	int r = ps_net_links(net, &links, &resolver.n_links);
+
+	if (r < 0)
+		return r;
+	resolver.links = links;
+	if (plan->hosts[self].underlay_interface)
+		resolver.oif = if_nametoindex(plan->hosts[self].underlay_interface);
+	gateway = resolve(&resolver, inet_addr(somewhere), 0);
+	r = ps_dispatch_set_gateway(dispatch, &gateway);
+	if (r == 0)
+		r = refresh_hosts(&resolver, plan, self, dispatch);
+	if (r == 0)
+		r = refresh_edges(&resolver, plan, self, dispatch);
+	return r < 0 ? r : resolver.n_unresolved;
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+/*
+ * rtnetlink, as little of it as the agent needs.
+ *
+ * Two sockets: `requests` carries one question at a time and its answers; `monitor` is subscribed
+ * to the groups and only says that something changed, after which the agent asks again.  Reading
+ * the state anew is slower than following each message, and right even when messages were lost
+ * (ENOBUFS), which on a busy router is a matter of time.
+ *
+ * Shared addresses exist on a host as routes of type `local` on the loopback device and never on an
+ * interface (design.md §4): the kernel then lets sockets bind them, and answers no ARP for them as
+ * long as arp_ignore is set.  The routes carry a protocol number of their own, so that a person
+ * reading `ip route show table local` sees whose they are.
+ *
+ * Standards: RFC 3549 (netlink as a protocol); rtnetlink(7).
+ */
+#include "agent/net.h"
+
+#include <errno.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <libmnl/libmnl.h>
+
+#include "base/own.h"
+
+enum {
+	REPLY_SIZE =
+		32768, /* bytes; a dump's message is at most this long (rtnetlink's own limit) */
+	LOOPBACK_IFINDEX = 1,
+	ROUTE_PROTOCOL = 186, /* rtm_protocol of our routes; free in iproute2's rt_protos */
+};
+
+struct ps_net {
+	struct mnl_socket *requests, *monitor;
+	unsigned port;
+	uint32_t sequence;
+};
+
+static struct mnl_socket *open_socket(unsigned groups, int flags)
+{
+	struct mnl_socket *socket = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | flags);
+
+	if (socket && mnl_socket_bind(socket, groups, MNL_SOCKET_AUTOPID) < 0) {
+		mnl_socket_close(socket);
+		return NULL;
+	}
+	return socket;
+}
+
+void ps_net_close(struct ps_net **net)
+{
+	if (!*net)
+		return;
+	if ((*net)->requests)
+		mnl_socket_close((*net)->requests);
+	if ((*net)->monitor)
+		mnl_socket_close((*net)->monitor);
+	free(*net);
+	*net = NULL;
+}
+
+int ps_net_open(struct ps_net **ret)
+{
+	ps_auto(ps_net_close) struct ps_net *net = calloc(1, sizeof(*net));
+
+	if (!net)
+		return -ENOMEM;
+	net->requests = open_socket(0, 0);
+	if (!net->requests)
+		return -errno;
+	net->monitor = open_socket(RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE, SOCK_NONBLOCK);
+	if (!net->monitor)
+		return -errno;
+	net->port = mnl_socket_get_portid(net->requests);
+	net->sequence = (uint32_t)time(NULL);
+	*ret = ps_move(net);
+	return 0;
+}
+
+int ps_net_monitor_fd(const struct ps_net *net)
+{
+	return mnl_socket_get_fd(net->monitor);
+}
+
+bool ps_net_monitor_drain(struct ps_net *net)
+{
+	char buffer[REPLY_SIZE];
+	bool heard = false;
+
+	while (mnl_socket_recvfrom(net->monitor, buffer, sizeof(buffer)) > 0 || errno == ENOBUFS)
+		heard = true;
+	return heard;
+}
+
+static struct nlmsghdr *request(struct ps_net *net, void *buffer, uint16_t type, uint16_t flags)
+{
+	struct nlmsghdr *header = mnl_nlmsg_put_header(buffer);
+
+	header->nlmsg_type = type;
+	header->nlmsg_flags = NLM_F_REQUEST | flags;
+	header->nlmsg_seq = ++net->sequence;
+	return header;
+}
+
+/* Sends one request and hands every answer to `each`.  Negative errno, the kernel's included. */
+static int converse(struct ps_net *net, struct nlmsghdr *header, mnl_cb_t each, void *arg)
+{
+	char buffer[REPLY_SIZE];
+	int r = MNL_CB_OK;
+
+	if (mnl_socket_sendto(net->requests, header, header->nlmsg_len) < 0)
+		return -errno;
+	while (r > MNL_CB_STOP) {
+		ssize_t n = mnl_socket_recvfrom(net->requests, buffer, sizeof(buffer));
+
+		if (n < 0)
+			return -errno;
+		r = mnl_cb_run(buffer, (size_t)n, header->nlmsg_seq, net->port, each, arg);
+		if (r < 0)
+			return -errno;
+		if (!(header->nlmsg_flags & (NLM_F_DUMP | NLM_F_ACK)))
+			break; /* a single answer has no end mark */
+	}
+	return 0;
+}
+
+struct link_list {
+	struct ps_net_link *items;
+	size_t n;
+};
+
+static int take_link(const struct nlmsghdr *header, void *arg)
+{
+	const struct ifinfomsg *info = mnl_nlmsg_get_payload(header);
+	struct ps_net_link link = {.ifindex = (unsigned)info->ifi_index,
+				   .loopback = info->ifi_flags & IFF_LOOPBACK};
+	struct link_list *list = arg;
+	struct ps_net_link *items;
+	const struct nlattr *attr;
+
+	mnl_attr_for_each(attr, header, sizeof(*info))
+	{
+		if (mnl_attr_get_type(attr) == IFLA_IFNAME)
+			strncpy(link.name, mnl_attr_get_str(attr), sizeof(link.name) - 1);
+		if (mnl_attr_get_type(attr) == IFLA_ADDRESS &&
+		    mnl_attr_get_payload_len(attr) == sizeof(link.mac))
+			memcpy(link.mac, mnl_attr_get_payload(attr), sizeof(link.mac));
+	}
+	items = reallocarray(list->items, list->n + 1, sizeof(*items));
+	if (!items) {
+		errno = ENOMEM;
+		return MNL_CB_ERROR;
+	}
+	items[list->n++] = link;
+	list->items = items;
+	return MNL_CB_OK;
+}
+
+int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n)
+{
+	char buffer[MNL_NLMSG_HDRLEN + 64];
+	struct nlmsghdr *header = request(net, buffer, RTM_GETLINK, NLM_F_DUMP);
+	struct link_list list = {0};
+	int r;
+
+	mnl_nlmsg_put_extra_header(header, sizeof(struct ifinfomsg));
+	r = converse(net, header, take_link, &list);
+	if (r < 0) {
+		free(list.items);
+		return r;
+	}
+	*ret = list.items;
+	*ret_n = list.n;
+	return 0;
+}
+
+static int take_route(const struct nlmsghdr *header, void *arg)
+{
+	const struct rtmsg *route = mnl_nlmsg_get_payload(header);
+	struct ps_net_route *found = arg;
+	const struct nlattr *attr;
+
+	if (route->rtm_type != RTN_UNICAST)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, header, sizeof(*route))
+	{
+		if (mnl_attr_get_type(attr) == RTA_OIF)
+			found->ifindex = mnl_attr_get_u32(attr);
+		if (mnl_attr_get_type(attr) == RTA_GATEWAY)
+			found->next_be = mnl_attr_get_u32(attr);
+	}
+	return MNL_CB_OK;
+}
+
+int ps_net_route(struct ps_net *net, uint32_t dst_be, unsigned oif, struct ps_net_route *ret)
+{
+	char buffer[MNL_NLMSG_HDRLEN + 128];
+	struct nlmsghdr *header = request(net, buffer, RTM_GETROUTE, 0);
+	struct rtmsg *route = mnl_nlmsg_put_extra_header(header, sizeof(*route));
+	struct ps_net_route found = {.next_be = dst_be};
+	int r;
+
+	route->rtm_family = AF_INET;
+	route->rtm_dst_len = 32;
+	mnl_attr_put_u32(header, RTA_DST, dst_be);
+	if (oif)
+		mnl_attr_put_u32(header, RTA_OIF, oif);
+	r = converse(net, header, take_route, &found);
+	if (r < 0)
+		return r;
+	if (!found.ifindex)
+		return -ENETUNREACH;
+	*ret = found;
+	return 0;
+}
+
+struct neighbour_search {
+	unsigned ifindex;
+	uint32_t ip_be;
+	uint8_t mac[6];
+	bool found;
+};
+
+static int take_neighbour(const struct nlmsghdr *header, void *arg)
+{
+	static const uint16_t usable =
+		NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | NUD_NOARP;
+	const struct ndmsg *neighbour = mnl_nlmsg_get_payload(header);
+	struct neighbour_search *search = arg;
+	const struct nlattr *attr;
+	const void *mac = NULL;
+	uint32_t ip_be = 0;
+
+	if ((unsigned)neighbour->ndm_ifindex != search->ifindex || !(neighbour->ndm_state & usable))
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, header, sizeof(*neighbour))
+	{
+		if (mnl_attr_get_type(attr) == NDA_DST && mnl_attr_get_payload_len(attr) == 4)
+			ip_be = mnl_attr_get_u32(attr);
+		if (mnl_attr_get_type(attr) == NDA_LLADDR && mnl_attr_get_payload_len(attr) == 6)
+			mac = mnl_attr_get_payload(attr);
+	}
+	if (ip_be == search->ip_be && mac) {
+		memcpy(search->mac, mac, sizeof(search->mac));
+		search->found = true;
+	}
+	return MNL_CB_OK;
+}
+
+int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8_t ret_mac[6])
+{
+	char buffer[MNL_NLMSG_HDRLEN + 128];
+	struct nlmsghdr *header = request(net, buffer, RTM_GETNEIGH, 0);
+	struct ndmsg *neighbour = mnl_nlmsg_put_extra_header(header, sizeof(*neighbour));
+	struct neighbour_search search = {.ifindex = ifindex, .ip_be = ip_be};
+	int r;
+
+	neighbour->ndm_family = AF_INET;
+	neighbour->ndm_ifindex = (int)ifindex;
+	mnl_attr_put_u32(header, NDA_DST, ip_be);
+	r = converse(net, header, take_neighbour, &search);
+	if (r < 0)
+		return r;
+	if (!search.found)
+		return -ENOENT;
+	memcpy(ret_mac, search.mac, sizeof(search.mac));
+	return 0;
+}
+
+int ps_net_local_route(struct ps_net *net, uint32_t ip_be, bool add)
+{
+	char buffer[MNL_NLMSG_HDRLEN + 128];
+	struct nlmsghdr *header = request(net, buffer, add ? RTM_NEWROUTE : RTM_DELROUTE,
+					  NLM_F_ACK | (add ? NLM_F_CREATE | NLM_F_REPLACE : 0));
+	struct rtmsg *route = mnl_nlmsg_put_extra_header(header, sizeof(*route));
+	int r;
+
+	*route = (struct rtmsg){
+		.rtm_family = AF_INET,
+		.rtm_dst_len = 32,
+		.rtm_table = RT_TABLE_LOCAL,
+		.rtm_protocol = ROUTE_PROTOCOL,
+		.rtm_scope = RT_SCOPE_HOST,
+		.rtm_type = RTN_LOCAL,
+	};
+	mnl_attr_put_u32(header, RTA_DST, ip_be);
+	mnl_attr_put_u32(header, RTA_OIF, LOOPBACK_IFINDEX);
+	r = converse(net, header, NULL, NULL);
+	return r == -ESRCH && !add ? 0 : r;
+}

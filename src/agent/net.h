@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host's links, routes and neighbours over rtnetlink, by libmnl.  IPv4.  Addresses are network
+ * order, MAC addresses six bytes as on the wire.
+ */
+#ifndef PS_AGENT_NET_H
+#define PS_AGENT_NET_H
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ps_net;
+
+struct ps_net_link {
+	unsigned ifindex;
+	char name[IF_NAMESIZE];
+	uint8_t mac[6];
+	bool loopback;
+};
+
+/* Where a packet would go: the interface and the neighbour (gateway, or the destination itself). */
+struct ps_net_route {
+	unsigned ifindex;
+	uint32_t next_be;
+};
+
+int ps_net_open(struct ps_net **ret);
+void ps_net_close(struct ps_net **net);
+
+/* Readable when a link, route or neighbour of this namespace changed. */
+int ps_net_monitor_fd(const struct ps_net *net);
+/* Empties the monitor; true when anything was heard (or lost: then all must be read anew). */
+bool ps_net_monitor_drain(struct ps_net *net);
+
+/* All links; the caller frees *ret. */
+int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n);
+/* The kernel's choice for dst_be; oif 0: any interface.  -ENETUNREACH and its kin: no route. */
+int ps_net_route(struct ps_net *net, uint32_t dst_be, unsigned oif, struct ps_net_route *ret);
+/* -ENOENT: not resolved. */
+int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8_t ret_mac[6]);
+/* Adds or removes `local ADDRESS dev lo`.  Adding twice and removing what is not there succeed. */
+int ps_net_local_route(struct ps_net *net, uint32_t ip_be, bool add);
+
+#endif

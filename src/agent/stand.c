@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The order in which a plan reaches the kernel, and why no step leaks a packet:
+ *
+ *   sysctls      no ARP for shared addresses before any exists
+ *   guard        a new slice must pass it before a hook can hand it out
+ *   dispatcher   what arrives for a shared address is judged before the stack can see it
+ *   hooks        programs start to use the slices
+ *   routes       last: only now does the stack accept shared addresses at all
+ *
+ * Taking a plan off runs the other way round.  All of it is idempotent, so tending (after a network
+ * reload removed our routes, say) is the same code run again.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "agent/agent.h"
+#include "agent/hops.h"
+#include "agent/log.h"
+#include "base/own.h"
+
+static const char own_cgroups[] = "portslice"; /* below the agent's cgroup root */
+
+char *ps_agent_class_cgroup(const struct ps_agent *agent, const char *class_name)
+{
+	char *path = NULL;
+
+	if (asprintf(&path, "%s/%s/%s", agent->options.cgroup_root, own_cgroups, class_name) < 0)
+		return NULL;
+	return path;
+}
+
+/* Depth below the root of the cgroup2 mount: what bpf_get_current_ancestor_cgroup_id() counts. */
+static unsigned cgroup_level(const char *path)
+{
+	ps_auto_mem char *at = strdup(path);
+	struct stat here, parent;
+	unsigned level = 0;
+	char *slash;
+
+	while (at && stat(at, &here) == 0 && (slash = strrchr(at, '/')) && slash != at) {
+		*slash = '\0';
+		if (stat(at, &parent) < 0 || parent.st_dev != here.st_dev)
+			break;
+		level++;
+	}
+	return level;
+}
+
+/* The kernel's cgroup id is the inode number of the folder (64-bit kernfs). */
+static int find_cgroup(struct ps_agent *agent, const char *path, struct ps_compile_cgroup *ret,
+		       char **ret_why)
+{
+	struct stat folder;
+	int r = agent->options.observe ? 0 : ps_undo_mkdir(agent->undo, path);
+
+	if (r < 0)
+		return ps_why(ret_why, r, "cannot create cgroup %s: %s", path, strerror(-r));
+	*ret = (struct ps_compile_cgroup){0};
+	if (stat(path, &folder) < 0)
+		return 0; /* observing: a cgroup that is not there matches nothing */
+	ret->id = folder.st_ino;
+	ret->level = cgroup_level(path);
+	return 0;
+}
+
+static int find_class(struct ps_agent *agent, struct ps_active *active, size_t class,
+		      char **ret_why)
+{
+	const struct ps_class *wanted = &active->plan->classes[class];
+	ps_auto_mem char *own = ps_agent_class_cgroup(agent, wanted->name);
+	ps_auto_mem char *named = NULL;
+	int r = own ? find_cgroup(agent, own, &active->own[class], ret_why) : -ENOMEM;
+
+	if (r < 0 || !wanted->cgroup)
+		return r;
+	if (asprintf(&named, "%s%s", agent->options.cgroup_root, wanted->cgroup) < 0)
+		return -ENOMEM;
+	return find_cgroup(agent, named, &active->named[class], ret_why);
+}
+
+int ps_agent_find_cgroups(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	size_t n = active->plan->n_classes;
+	int r = 0;
+
+	active->own = calloc(n + 1, sizeof(*active->own));
+	active->named = calloc(n + 1, sizeof(*active->named));
+	if (!active->own || !active->named)
+		return -ENOMEM;
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = find_class(agent, active, i, ret_why);
+	return r;
+}
+
+static bool moved(const char *path, const struct ps_compile_cgroup *known)
+{
+	struct stat folder;
+
+	return stat(path, &folder) < 0 ? known->id != 0 : folder.st_ino != known->id;
+}
+
+bool ps_agent_cgroups_moved(const struct ps_agent *agent)
+{
+	const struct ps_active *active = agent->active;
+
+	for (size_t i = 0; i < active->plan->n_classes; i++) {
+		const struct ps_class *class = &active->plan->classes[i];
+		ps_auto_mem char *own = ps_agent_class_cgroup(agent, class->name);
+		ps_auto_mem char *named = NULL;
+
+		if (own && moved(own, &active->own[i]))
+			return true;
+		if (!class->cgroup ||
+		    asprintf(&named, "%s%s", agent->options.cgroup_root, class->cgroup) < 0)
+			continue;
+		if (moved(named, &active->named[i]))
+			return true;
+	}
+	return false;
+}
+
+/* arp_ignore 1: answer only for addresses of the interface itself.  arp_announce 2: never ask for a
+ * gateway in a shared address's name.  Both measured necessary (design.md §4). */
+static int stand_sysctls(struct ps_agent *agent, const struct ps_active *active, char **ret_why)
+{
+	static const struct {
+		const char *name, *value;
+	} settings[] = {{"arp_ignore", "1"}, {"arp_announce", "2"}};
+
+	for (size_t i = 0; i < active->n_uplinks; i++) {
+		for (size_t j = 0; j < PS_N_ELEMENTS(settings); j++) {
+			char name[128];
+			int r;
+
+			snprintf(name, sizeof(name), "net/ipv4/conf/%s/%s", active->uplinks[i].name,
+				 settings[j].name);
+			r = ps_undo_sysctl(agent->undo, name, settings[j].value);
+			if (r < 0)
+				return ps_why(ret_why, r, "cannot set sysctl %s: %s", name,
+					      strerror(-r));
+		}
+	}
+	return 0;
+}
+
+static bool is_uplink(const struct ps_active *active, const char *name)
+{
+	for (size_t i = 0; i < active->n_uplinks; i++)
+		if (strcmp(active->uplinks[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static int guard_link(struct ps_agent *agent, struct ps_active *active,
+		      const struct ps_net_link *link, char **ret_why)
+{
+	bool uplink = is_uplink(active, link->name), qdisc_made = false;
+	int r;
+
+	if (ps_egress_guard_stands(active->egress, link->ifindex, uplink))
+		return 0;
+	/* Journal first; a qdisc noted as ours that is not is left alone by the kernel's answer. */
+	r = ps_egress_guard(active->egress, link->ifindex, uplink, &qdisc_made, ret_why);
+	if (r < 0)
+		return r;
+	return ps_undo_guard(agent->undo, link->name, qdisc_made);
+}
+
+/* On every interface but loopback: a shared address must not leave by any of them. */
+static int stand_guards(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	ps_auto_mem struct ps_net_link *links = NULL;
+	size_t n;
+	int r;
+
+	if (agent->options.without_guard)
+		return 0;
+	r = ps_net_links(agent->net, &links, &n);
+	for (size_t i = 0; i < n && r == 0; i++)
+		if (!links[i].loopback)
+			r = guard_link(agent, active, &links[i], ret_why);
+	return r;
+}
+
+static int stand_dispatcher(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	for (size_t i = 0; i < active->n_uplinks && !agent->options.without_dispatch; i++) {
+		struct ps_uplink *uplink = &active->uplinks[i];
+		int r = ps_dispatch_attach(active->dispatch, uplink->name, &uplink->mode, ret_why);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Unpinning the link takes the program off an uplink that the new plan does not name. */
+static void leave_old_uplinks(const struct ps_agent *agent, const struct ps_active *active)
+{
+	const struct ps_active *old = agent->active;
+
+	for (size_t i = 0; old && old != active && i < old->n_uplinks; i++) {
+		ps_auto_mem char *pin = NULL;
+
+		if (is_uplink(active, old->uplinks[i].name) ||
+		    asprintf(&pin, "%s/uplink-%s", agent->pin_dir, old->uplinks[i].name) < 0)
+			continue;
+		(void)unlink(pin);
+	}
+}
+
+static void take_event(const struct ps_egress_event *record, void *arg)
+{
+	struct ps_agent *agent = arg;
+
+	if (agent->active)
+		ps_events_add_egress(agent->events, agent->active->plan, agent->active->self,
+				     record);
+}
+
+static int on_egress_events(sd_event_source *source, int fd, uint32_t mask, void *arg)
+{
+	struct ps_agent *agent = arg;
+
+	(void)source, (void)fd, (void)mask;
+	if (agent->active)
+		ps_egress_events_read(agent->active->egress, take_event, agent);
+	return 0;
+}
+
+static int listen_to_events(struct ps_agent *agent, struct ps_active *active)
+{
+	agent->egress_source = sd_event_source_disable_unref(agent->egress_source);
+	return sd_event_add_io(agent->loop, &agent->egress_source,
+			       ps_egress_events_fd(active->egress), EPOLLIN, on_egress_events,
+			       agent);
+}
+
+static int on_hello(sd_event_source *source, int fd, uint32_t mask, void *arg)
+{
+	struct ps_agent *agent = arg;
+
+	(void)source, (void)fd, (void)mask;
+	ps_peers_receive(agent->peers, ps_agent_now_ms());
+	return 0;
+}
+
+static int listen_to_peers(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	char address[PS_IP_TEXT_MAX];
+	int r = ps_peers_set_plan(agent->peers, active->plan, active->self, active->digest,
+				  active->revision);
+
+	if (r < 0)
+		return ps_why(
+			ret_why, r,
+			"cannot listen on underlay address %s, UDP port %d: %s (is the address configured on this host?)",
+			ps_ip_format(&active->plan->hosts[active->self].underlay, address),
+			PS_HELLO_PORT, strerror(-r));
+	agent->peers_source = sd_event_source_disable_unref(agent->peers_source);
+	return sd_event_add_io(agent->loop, &agent->peers_source, ps_peers_fd(agent->peers),
+			       EPOLLIN, on_hello, agent);
+}
+
+static int stand_routes(struct ps_agent *agent, const struct ps_active *active, char **ret_why)
+{
+	int r = ps_undo_routes(agent->undo, agent->net, active->addresses_be, active->n_addresses);
+
+	return r < 0 ? ps_why(ret_why, r, "cannot add local routes: %s", strerror(-r)) : 0;
+}
+
+int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	bool touch = !agent->options.observe;
+	int r = listen_to_peers(agent, active, ret_why);
+
+	if (r == 0 && touch)
+		r = stand_sysctls(agent, active, ret_why);
+	if (r == 0)
+		r = stand_guards(agent, active, ret_why);
+	if (r == 0)
+		r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
+	if (r >= 0)
+		r = stand_dispatcher(agent, active, ret_why);
+	if (r == 0 && !agent->options.without_hooks)
+		r = ps_egress_attach(active->egress, ret_why);
+	if (r == 0)
+		r = listen_to_events(agent, active);
+	if (r >= 0 && touch)
+		r = stand_routes(agent, active, ret_why);
+	if (r >= 0)
+		leave_old_uplinks(agent, active);
+	return r < 0 ? r : 0;
+}
+
+static void tend_uplinks(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	for (size_t i = 0; i < active->n_uplinks; i++) {
+		struct ps_uplink *uplink = &active->uplinks[i];
+		unsigned ifindex = if_nametoindex(uplink->name);
+
+		if (ifindex == uplink->ifindex)
+			continue;
+		uplink->ifindex = ifindex;
+		if (!ifindex)
+			ps_events_add(agent->events, "uplink_gone", NULL,
+				      "uplink %s is gone: this host receives nothing by it",
+				      uplink->name);
+		else if (stand_dispatcher(agent, active, ret_why) == 0)
+			ps_events_add(agent->events, "uplink_back", NULL,
+				      "uplink %s is back: dispatcher attached", uplink->name);
+	}
+}
+
+void ps_agent_tend(struct ps_agent *agent)
+{
+	struct ps_active *active = agent->active;
+	ps_auto_mem char *why = NULL;
+	int r;
+
+	if (!active || agent->detached)
+		return;
+	tend_uplinks(agent, active, &why);
+	r = stand_guards(agent, active, &why);
+	if (r == 0 && !agent->options.observe)
+		r = stand_sysctls(agent, active, &why);
+	if (r == 0 && !agent->options.observe)
+		r = stand_routes(agent, active, &why);
+	if (r == 0)
+		r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
+	if (r < 0)
+		ps_log(LOG_ERR, "cannot restore what the network lost: %s",
+		       why ? why : strerror(-r));
+}
+
+int ps_agent_detach(const char *pin_dir, const char *run_dir, struct ps_undo *undo,
+		    struct ps_net *net)
+{
+	ps_auto_mem char *plan = NULL;
+	int first = ps_egress_detach_all(pin_dir);
+	int r = ps_undo_all(undo, net, ps_egress_unguard);
+
+	if (first == 0)
+		first = r;
+	r = ps_dispatch_detach_all(pin_dir);
+	if (first == 0)
+		first = r;
+	if (asprintf(&plan, "%s/plan.yaml", run_dir) >= 0)
+		(void)unlink(plan);
+	(void)rmdir(pin_dir);
+	return first;
+}

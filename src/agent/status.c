@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+
+#include "agent/agent.h"
+#include "base/own.h"
+
+static json_t *uplinks(const struct ps_agent *agent)
+{
+	const struct ps_active *active = agent->active;
+	json_t *list = json_array();
+
+	for (size_t i = 0; active && i < active->n_uplinks; i++) {
+		const struct ps_uplink *uplink = &active->uplinks[i];
+		const char *mode = uplink->mode == PS_MODE_NATIVE ? "native" : "generic";
+
+		if (agent->options.without_dispatch)
+			mode = "none";
+		json_array_append_new(list,
+				      json_pack("{s:s, s:b, s:s}", "name", uplink->name, "present",
+						uplink->ifindex != 0, "xdp", mode));
+	}
+	return list;
+}
+
+static json_t *peers(const struct ps_agent *agent)
+{
+	static const char *const states[] = {"silent", "agrees", "differs"};
+	json_t *list = json_array();
+	struct ps_peer_view peer;
+
+	for (size_t i = 0;
+	     agent->active && ps_peers_view(agent->peers, i, ps_agent_now_ms(), &peer); i++) {
+		json_t *age = peer.age_ms == UINT64_MAX ? json_null()
+							: json_integer((json_int_t)peer.age_ms);
+
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:o, s:I, s:I}", "name", peer.name,
+						"plan", states[peer.state], "heard_ms_ago", age,
+						"revision", (json_int_t)peer.revision,
+						"slices_in_use", (json_int_t)peer.n_slices));
+	}
+	return list;
+}
+
+static void format_digest(const uint8_t digest[PS_PLAN_DIGEST_LEN],
+			  char ret[2 * PS_PLAN_DIGEST_LEN + 1])
+{
+	for (size_t i = 0; i < PS_PLAN_DIGEST_LEN; i++)
+		sprintf(ret + 2 * i, "%02x", digest[i]);
+}
+
+static const char *state_name(const struct ps_agent *agent)
+{
+	if (agent->detached)
+		return "detached";
+	if (!agent->active)
+		return "waiting";
+	return agent->options.observe ? "observing" : "attached";
+}
+
+json_t *ps_agent_status(struct ps_agent *agent)
+{
+	json_t *status = json_pack(
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:o, s:o}", "version", PS_VERSION,
+		"instance", agent->options.instance, "host", agent->options.host, "state",
+		state_name(agent), "store", agent->options.store_url, "cgroup_root",
+		agent->options.cgroup_root, "store_trouble", agent->store_trouble, "refusal",
+		agent->refusal, "uplinks", uplinks(agent), "peers", peers(agent));
+
+	if (status && agent->active) {
+		char digest[2 * PS_PLAN_DIGEST_LEN + 1];
+
+		format_digest(agent->active->digest, digest);
+		json_object_set_new(status, "revision",
+				    json_integer((json_int_t)agent->active->revision));
+		json_object_set_new(status, "digest", json_string(digest));
+	}
+	return status;
+}
+
+static json_t *counter(const char *part, const char *label, const char *text, uint64_t n)
+{
+	return json_pack("{s:s, s:s, s:I, s:s}", "part", part, "reason", label, "packets",
+			 (json_int_t)n, "meaning", text);
+}
+
+json_t *ps_agent_counters(struct ps_agent *agent)
+{
+	uint64_t dispatch[PS_REASON_MAX] = {0}, egress[PS_EGRESS_MAX] = {0};
+	json_t *list = json_array();
+
+	(void)ps_dispatch_counters(agent->pin_dir, dispatch); /* not attached yet: all zero */
+	(void)ps_egress_counters(agent->pin_dir, egress);
+	for (unsigned i = 0; i < PS_REASON_MAX; i++)
+		json_array_append_new(list, counter("dispatch", ps_dispatch_reason_label(i),
+						    ps_dispatch_reason_text(i), dispatch[i]));
+	for (unsigned i = 0; i < PS_EGRESS_MAX; i++)
+		json_array_append_new(list, counter("egress", ps_egress_reason_label(i),
+						    ps_egress_reason_text(i), egress[i]));
+	return list;
+}
+
+json_t *ps_agent_usage(struct ps_agent *agent)
+{
+	const struct ps_active *active = agent->active;
+	ps_auto_mem uint64_t *used = NULL;
+	json_t *list = json_array();
+
+	if (!active)
+		return list;
+	used = calloc(active->n_slices + 1, sizeof(*used));
+	if (!used || ps_egress_usage(agent->pin_dir, active->slices, active->n_slices, used) < 0)
+		return list;
+	for (size_t i = 0; i < active->n_slices; i++) {
+		char address[INET_ADDRSTRLEN];
+
+		inet_ntop(AF_INET, &active->slices[i].ip4_be, address, sizeof(address));
+		json_array_append_new(list,
+				      json_pack("{s:s, s:i, s:I, s:I}", "address", address,
+						"first_port", active->slices[i].ports.first,
+						"ports", (json_int_t)active->slices[i].ports.count,
+						"claims", (json_int_t)used[i]));
+	}
+	return list;
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The journal is one JSON object of four small tables:
+ *
+ *   {"sysctl": {"net/ipv4/conf/eth0/arp_ignore": "0"},   name -> value before us
+ *    "routes": {"198.51.100.1": true},                   local routes that are ours
+ *    "guards": {"eth0": true},                           interface -> the clsact qdisc is ours
+ *    "folders": {"/sys/fs/cgroup/portslice": 2}}         folder -> order of creation
+ *
+ * Every change is written to disk (new file, rename) before it is made.  A journal may therefore
+ * name something that was never done; undoing that must be, and is, harmless.
+ */
+#include "agent/undo.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <jansson.h>
+
+#include "base/own.h"
+
+struct ps_undo {
+	char *path;
+	json_t *root;
+};
+
+void ps_undo_free(struct ps_undo **undo)
+{
+	if (!*undo)
+		return;
+	json_decref((*undo)->root);
+	free((*undo)->path);
+	free(*undo);
+	*undo = NULL;
+}
+
+static json_t *table(const struct ps_undo *undo, const char *name)
+{
+	return json_object_get(undo->root, name);
+}
+
+int ps_undo_open(const char *path, struct ps_undo **ret)
+{
+	static const char *const names[] = {"sysctl", "routes", "guards", "folders"};
+	ps_auto(ps_undo_free) struct ps_undo *undo = calloc(1, sizeof(*undo));
+
+	if (!undo)
+		return -ENOMEM;
+	undo->path = strdup(path);
+	if (!undo->path)
+		return -ENOMEM;
+	undo->root = access(path, F_OK) == 0 ? json_load_file(path, 0, NULL) : json_object();
+	if (!json_is_object(undo->root))
+		return -EBADMSG;
+	for (size_t i = 0; i < PS_N_ELEMENTS(names); i++) {
+		if (table(undo, names[i]))
+			continue;
+		if (json_object_set_new(undo->root, names[i], json_object()) < 0)
+			return -ENOMEM;
+	}
+	*ret = ps_move(undo);
+	return 0;
+}
+
+static int save(const struct ps_undo *undo)
+{
+	ps_auto_mem char *fresh = NULL;
+
+	if (asprintf(&fresh, "%s.new", undo->path) < 0) {
+		fresh = NULL;
+		return -ENOMEM;
+	}
+	if (json_dump_file(undo->root, fresh, JSON_SORT_KEYS | JSON_INDENT(1)) < 0)
+		return -EIO;
+	return rename(fresh, undo->path) < 0 ? -errno : 0;
+}
+
+/* Takes over the reference of `value`. */
+static int note(struct ps_undo *undo, const char *name, const char *key, json_t *value)
+{
+	if (json_object_set_new(table(undo, name), key, value) < 0)
+		return -ENOMEM;
+	return save(undo);
+}
+
+static int sysctl_open(const char *name, int flags)
+{
+	char path[512];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	fd = open(path, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int sysctl_read(const char *name, char *ret, size_t size)
+{
+	ps_auto_fd int fd = sysctl_open(name, O_RDONLY);
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	n = read(fd, ret, size - 1);
+	if (n < 0)
+		return -errno;
+	ret[n] = '\0';
+	ret[strcspn(ret, "\n")] = '\0';
+	return 0;
+}
+
+static int sysctl_write(const char *name, const char *value)
+{
+	ps_auto_fd int fd = sysctl_open(name, O_WRONLY);
+
+	if (fd < 0)
+		return fd;
+	return write(fd, value, strlen(value)) < 0 ? -errno : 0;
+}
+
+int ps_undo_sysctl(struct ps_undo *undo, const char *name, const char *value)
+{
+	char present[256];
+	int r = sysctl_read(name, present, sizeof(present));
+
+	if (r < 0)
+		return r;
+	if (strcmp(present, value) == 0)
+		return 0;
+	if (!json_object_get(table(undo, "sysctl"), name)) {
+		r = note(undo, "sysctl", name, json_string(present));
+		if (r < 0)
+			return r;
+	}
+	return sysctl_write(name, value);
+}
+
+static int remove_route(struct ps_net *net, const char *text)
+{
+	struct in_addr address;
+
+	if (inet_pton(AF_INET, text, &address) != 1)
+		return -EBADMSG;
+	return ps_net_local_route(net, address.s_addr, false);
+}
+
+static int drop_other_routes(struct ps_undo *undo, struct ps_net *net, const json_t *wanted)
+{
+	json_t *routes = table(undo, "routes");
+	const char *key;
+	json_t *value;
+	void *next;
+
+	json_object_foreach_safe(routes, next, key, value)
+	{
+		int r;
+
+		if (json_object_get(wanted, key))
+			continue;
+		r = remove_route(net, key);
+		if (r < 0)
+			return r;
+		json_object_del(routes, key);
+	}
+	return save(undo);
+}
+
+int ps_undo_routes(struct ps_undo *undo, struct ps_net *net, const uint32_t *addresses_be, size_t n)
+{
+	json_t *wanted = json_object();
+	int r = wanted ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		char text[INET_ADDRSTRLEN];
+
+		inet_ntop(AF_INET, &addresses_be[i], text, sizeof(text));
+		r = json_object_set_new(wanted, text, json_true()) < 0 ? -ENOMEM : 0;
+	}
+	if (r == 0 && json_object_update_missing(table(undo, "routes"), wanted) < 0)
+		r = -ENOMEM;
+	if (r == 0)
+		r = save(undo);
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = ps_net_local_route(net, addresses_be[i], true);
+	if (r == 0)
+		r = drop_other_routes(undo, net, wanted);
+	json_decref(wanted);
+	return r;
+}
+
+int ps_undo_guard(struct ps_undo *undo, const char *ifname, bool qdisc_made)
+{
+	if (json_object_get(table(undo, "guards"), ifname))
+		return 0;
+	return note(undo, "guards", ifname, json_boolean(qdisc_made));
+}
+
+int ps_undo_mkdir(struct ps_undo *undo, const char *path)
+{
+	ps_auto_mem char *parent = strdup(path);
+	json_t *folders = table(undo, "folders");
+	char *slash;
+	int r;
+
+	if (!parent)
+		return -ENOMEM;
+	if (access(path, F_OK) == 0)
+		return 0;
+	slash = strrchr(parent, '/');
+	if (slash && slash != parent) {
+		*slash = '\0';
+		r = ps_undo_mkdir(undo, parent);
+		if (r < 0)
+			return r;
+	}
+	r = note(undo, "folders", path, json_integer((json_int_t)json_object_size(folders)));
+	if (r < 0)
+		return r;
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static void keep_first(int *first, int r)
+{
+	if (*first == 0 && r < 0)
+		*first = r;
+}
+
+/* Deepest first: a folder is always noted after its parent. */
+static void remove_folders(json_t *folders)
+{
+	for (size_t order = json_object_size(folders); order-- > 0;) {
+		const char *path;
+		json_t *value;
+
+		json_object_foreach(folders, path,
+				    value) if ((size_t)json_integer_value(value) == order)(void)
+			rmdir(path); /* stays while programs live in it */
+	}
+}
+
+int ps_undo_all(struct ps_undo *undo, struct ps_net *net, ps_undo_unguard_fn *unguard)
+{
+	const char *key;
+	json_t *value;
+	int first = 0;
+
+	json_object_foreach(table(undo, "routes"), key, value)
+		keep_first(&first, remove_route(net, key));
+	json_object_foreach(table(undo, "guards"), key, value)
+	{
+		unsigned ifindex = if_nametoindex(key);
+
+		if (ifindex)
+			keep_first(&first, unguard(ifindex, json_is_true(value)));
+	}
+	json_object_foreach(table(undo, "sysctl"), key, value)
+	{
+		int r = sysctl_write(key, json_string_value(value));
+
+		keep_first(&first, r == -ENOENT ? 0 : r); /* the interface is gone */
+	}
+	remove_folders(table(undo, "folders"));
+	if (first == 0 && unlink(undo->path) < 0 && errno != ENOENT)
+		first = -errno;
+	return first;
+}
