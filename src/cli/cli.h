@@ -36,7 +36,7 @@ struct ps_verb {
 };
 
 /* One array for each file of verbs; the last element has no name. */
-extern const struct ps_verb ps_verbs_plan[], ps_verbs_apply[], ps_verbs_show[], ps_verbs_who,
+extern const struct ps_verb ps_verbs_plan[], ps_verbs_apply[], ps_verbs_show[], ps_verbs_who[],
 	ps_verbs_trace[], ps_verbs_run[], ps_verbs_daemon[], ps_verbs_lab[];
 
 /* Says "portslice: ..." on standard error and gives `code` back. */
