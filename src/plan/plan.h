@@ -20,6 +20,19 @@ enum {
 	PS_PLAN_VERSION = 1,
 	PS_PLAN_DIGEST_LEN = 32, /* bytes, SHA-256 */
 	PS_PLAN_NONE = -1,       /* "no such element" where an index is returned */
+	/* What this version of the dispatcher and its tables are made for. */
+	PS_PLAN_HOSTS_MAX = 4096,
+	PS_PLAN_SITE_HOSTS_MAX = 254, /* a row's group has one byte (design.md §3) */
+	PS_PLAN_SITES_MAX = 256,
+	PS_PLAN_POOLS_MAX = 1024,
+	PS_PLAN_CLASSES_MAX = 1024,
+	PS_PLAN_ADDRESSES_MAX = 65536, /* shared, in all pools */
+	PS_PLAN_GRANTS_MAX = 4 << 20,  /* 65,536 addresses of 64 slices */
+	PS_PLAN_UPLINKS_MAX = 16,      /* of one host */
+	PS_PLAN_TAGS_MAX = 16,         /* of one pool or class */
+	PS_PLAN_MTU_MIN = 576,         /* bytes; RFC 791 */
+	PS_PLAN_MTU_MAX = 65535,
+	PS_PLAN_MTU_DEFAULT = 1500,
 };
 
 struct ps_tag {
@@ -103,26 +116,35 @@ struct ps_plan {
 	size_t n_pools;
 	struct ps_class *classes; /* the order of the file */
 	size_t n_classes;
-	struct ps_service *services;
+	struct ps_service *services; /* sorted by address, port, protocol */
 	size_t n_services;
 	struct ps_prefix *direct; /* destinations reached with the host's own address */
 	size_t n_direct;
 	struct ps_grant *grants; /* sorted by address, then slice; disjoint */
 	size_t n_grants;
+	struct ps_plan_index *index; /* plan.c's, for look-ups; made by ps_plan_parse */
 };
 
 /* Parses and checks a plan.  text need not end in NUL; file only names the place in findings.
  * 0 and *ret, or -EINVAL with at least one finding in diags (all that could be found, in order). */
 int ps_plan_parse(const char *text, size_t len, const char *file, struct ps_diags *diags,
 		  struct ps_plan **ret);
+/* The same for a plan that is about to be dealt: a service may lie in a slice that nobody holds.
+ * Whatever it accepts, ps_plan_deal can deal. */
+int ps_plan_parse_undealt(const char *text, size_t len, const char *file, struct ps_diags *diags,
+			  struct ps_plan **ret);
 void ps_plan_free(struct ps_plan **plan);
 
-/* Gives every host at least one slice of every pool that has addresses at its site.  Slices that
- * are held stay where they are: dealing twice, or after adding a host, moves nothing.
- * *ret_n is the number of slices dealt.  -ENOSPC: a pool ran out (checked plans never do). */
+/* Gives every service's slice to its host, then every host at least one slice of every pool that
+ * has addresses at its site.  Slices that are held stay where they are: dealing twice, or after
+ * adding a host, moves nothing.  *ret_n is the number of slices dealt.
+ * -ENOSPC: a pool ran out; nothing was dealt (checked plans never do). */
 int ps_plan_deal(struct ps_plan *plan, size_t *ret_n);
 /* The text of the file with its `slices:` section replaced by the plan's grants (or appended);
- * every other byte stays.  *ret is NUL-terminated and the caller's to free. */
+ * every other byte stays, comments too, but for those between the entries of that section.
+ * *ret is NUL-terminated, the caller's to free, and was read back: it means what plan means.
+ * -EINVAL: text is not the file of this plan, or writes its slices in a way that cannot be
+ * replaced (an alias, an explicit `? key`). */
 int ps_plan_deal_text(const char *text, size_t len, const struct ps_plan *plan, char **ret);
 
 /* Index by name, or PS_PLAN_NONE. */
@@ -167,7 +189,8 @@ int ps_plan_diff(const struct ps_plan *old, const struct ps_plan *new, char **re
 
 /* The whole plan as JSON (a new reference; NULL without memory).  doc/plan.md gives the shape. */
 json_t *ps_plan_json(const struct ps_plan *plan);
-/* SHA-256 of the meaning of a plan: comments, order of keys and spelling do not count. */
+/* SHA-256 of the meaning of a plan: comments, order of keys and spelling do not count.  The order
+ * of pools and of classes does: the first that fits serves. */
 int ps_plan_digest(const struct ps_plan *plan, uint8_t ret[PS_PLAN_DIGEST_LEN]);
 
 #endif
