@@ -70,7 +70,11 @@ int ps_sqlite_error(sqlite3 *db)
 		if (rows[i].code == (code & 0xff))
 			return -rows[i].error;
 	}
-	return (code & 0xff) == SQLITE_CANTOPEN && system > 0 ? -system : -EIO;
+	if ((code & 0xff) == SQLITE_CANTOPEN && system > 0)
+		return -system;
+	if ((code & 0xff) == SQLITE_IOERR && (system == ENOSPC || system == EDQUOT))
+		return -ENOSPC;
+	return -EIO;
 }
 
 int ps_sqlite_check_moved(sqlite3 *db)
@@ -205,6 +209,21 @@ static int sync_folder_of(const char *path)
 	return 0;
 }
 
+/* Whatever SQLite could not tidy up, on a full disk for instance. */
+static void remove_draft(const char *draft)
+{
+	static const char *const endings[] = {"-wal", "-shm", "-journal", ""};
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(endings); i++) {
+		ps_auto_mem char *name = NULL;
+
+		if (asprintf(&name, "%s%s", draft, endings[i]) < 0)
+			name = NULL;
+		else
+			(void)unlink(name);
+	}
+}
+
 /* Built under another name and linked into place whole, so that there is never half a store, an
  * empty file is always a lost one, and of two creators one wins. */
 static int create(const char *path)
@@ -223,7 +242,7 @@ static int create(const char *path)
 	r = fill(draft);
 	if (r >= 0 && link(draft, path) < 0 && errno != EEXIST)
 		r = -errno;
-	(void)unlink(draft);
+	remove_draft(draft);
 	return r < 0 ? r : sync_folder_of(path);
 }
 
@@ -308,7 +327,8 @@ static int probe(sqlite3 *db)
 		return r;
 	r = ask(db, "PRAGMA page_count", 1, &n_pages);
 	if (r >= 0 && sound && n_pages <= PS_SQLITE_CHECK_MAX_PAGES)
-		r = ask(db, "SELECT quick_check = 'ok' FROM pragma_quick_check(1)", 1, &sound);
+		r = ask(db, "SELECT integrity_check = 'ok' FROM pragma_integrity_check(1)", 1,
+			&sound);
 	if (r < 0)
 		return r;
 	return sound ? 0 : -EBADMSG;

@@ -12,8 +12,8 @@ enum {
 	PS_SQLITE_APPLICATION_ID = 0x50536c63, /* "PSlc", where file(1) looks for it */
 	PS_SQLITE_FORMAT = 1,                  /* PRAGMA user_version */
 	PS_SQLITE_BUSY_TIMEOUT_MS = 5000,      /* promised by ps_store_txn() */
-	/* At opening, files up to this size are checked page by page: 4 MiB took 9 ms. */
-	PS_SQLITE_CHECK_MAX_PAGES = 1024,
+	/* At opening, files up to this size are checked whole: 1 MiB took 11 ms, 4 MiB 44 ms. */
+	PS_SQLITE_CHECK_MAX_PAGES = 256,
 };
 
 /* The connection to the store at path, made if nothing is there (mode 0600).  Errors and
