@@ -12,8 +12,12 @@ enum {
 	PS_CLASSES_MAX = 1024,
 	PS_CHOICE_SLICES_MAX = 65536, /* slices of this host, all pools together */
 	PS_CLAIMS_MAX = 1 << 20,
-	PS_COMM_LEN = 16, /* TASK_COMM_LEN, NUL included */
+	PS_COMM_LEN = 16,       /* TASK_COMM_LEN, NUL included */
+	PS_CLASS_NONE = 0xffff, /* in events: of no class */
 };
+
+/* How long Linux keeps TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h). */
+#define PS_QUARANTINE_NS (60ull * 1000 * 1000 * 1000)
 
 /* What happened on the outgoing path: enum, metric label, sentence. */
 #define PS_EGRESS_REASONS(X)                                                                 \
@@ -33,6 +37,8 @@ enum {
 	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")  \
 	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")  \
 	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")    \
+	X(REFUSED_KERNEL, "refused_kernel",                                                  \
+	  "kernel refused the shared address (its local route is missing?)")                 \
 	X(GUARD_PORT, "guard_port",                                                          \
 	  "left with a shared address and a port outside our slices: dropped")               \
 	X(GUARD_FRAGMENT, "guard_fragment",                                                  \
@@ -59,6 +65,16 @@ _Static_assert(sizeof(struct ps_claim_key) == 16, "map key layout is ABI");
 struct ps_claim {
 	__u64 free_after_ns; /* CLOCK_BOOTTIME; 0: held by a socket, else in quarantine until then */
 };
+
+/* free_after_ns of an entry that the sweeper is about to delete: nobody may take it over. */
+#define PS_CLAIM_DYING (~0ull)
+
+/* Value of socket storage `sockets`: the one claim a socket has. */
+struct ps_held {
+	struct ps_claim_key key;
+	__u32 held; /* 1: the claim is this socket's; whoever swaps it to 0 gives the port back */
+};
+_Static_assert(sizeof(struct ps_held) == 20, "socket storage outlives a generation");
 
 /* Value of map `choices` (by class): the slices that serve the class, [first, first + n) in map
  * `slices`.  n 0: none on this host. */
@@ -91,6 +107,16 @@ struct ps_owned_key {
 	__u16 pad;
 };
 
+/* Key of LPM map `places` (IPv4) and `places6`. */
+struct ps_place_key {
+	__u32 n_bits;
+	__be32 address;
+};
+struct ps_place6_key {
+	__u32 n_bits;
+	__u8 address[16];
+};
+
 /* Value of LPM map `places`: what a destination prefix is to the hooks. */
 enum ps_place_kind { PS_PLACE_OTHER, PS_PLACE_DIRECT, PS_PLACE_SHARED };
 struct ps_place_value {
@@ -99,12 +125,18 @@ struct ps_place_value {
 	__u8 pad[2];
 };
 
+/* Value of map `limits` (by reason * (classes + 1) + class): one event a second each. */
+struct ps_limit {
+	__u64 last_ns; /* CLOCK_BOOTTIME */
+	__u64 suppressed;
+};
+
 /* Record in ring buffer `events`. */
 struct ps_egress_event {
 	__u64 time_ns; /* CLOCK_BOOTTIME */
 	__u64 cgroup;
-	__u32 reason; /* enum ps_egress_reason */
-	__u32 class;
+	__u32 reason;     /* enum ps_egress_reason */
+	__u32 class;      /* or PS_CLASS_NONE */
 	__u32 pid;        /* 0: in softirq (guard) */
 	__u32 suppressed; /* events like this not sent since the last one */
 	__be32 src, dst;

@@ -59,11 +59,17 @@ struct ps_egress_options {
 	bool without_guard;      /* lab only: leave the guard out */
 };
 
+/* Loads a generation: programs and its own config maps; nothing is attached yet.  Claims, sockets,
+ * counters and events are pinned at pin_dir, or taken from there.  On failure *ret_message (owned by
+ * the caller, may stay NULL) is a sentence for the operator.  -EINVAL: the config contradicts
+ * itself; -EPERM: privileges are missing; -ENOTSUP: the kernel has no BTF; -ESTALE: a pinned map has
+ * the layout of another version; else what the kernel or libbpf said. */
 int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress_options *options,
 		   struct ps_egress **ret, char **ret_message);
 void ps_egress_free(struct ps_egress **egress);
 /* Attaches the cgroup hooks, or replaces our own in place.  Call ps_egress_guard() first: a new
  * slice must pass the guard before the hooks use it. */
+/* Costs one link update a hook; open connections keep their claims. */
 int ps_egress_attach(struct ps_egress *egress, char **ret_message);
 /* Puts the guard at tc egress of the interface (and, when not an uplink, the ingress guard), or
  * replaces our own.  *ret_qdisc_made: true when the clsact qdisc was not there before. */
@@ -73,6 +79,9 @@ int ps_egress_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, boo
 bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool uplink);
 /* Removes our guard from an interface; the clsact qdisc too where remove_qdisc says. */
 int ps_egress_unguard(unsigned ifindex, bool remove_qdisc);
+/* Deletes the claims whose quarantine has ended, else the table would slowly fill with them; to be
+ * called about once a minute.  Cost: one pass over the claims.  *ret_n_freed: how many. */
+int ps_egress_sweep(struct ps_egress *egress, uint64_t *ret_n_freed);
 /* Needs no ps_egress: unpins every link, so that the hooks leave.  Claims and counters go too. */
 int ps_egress_detach_all(const char *pin_dir);
 

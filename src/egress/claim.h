@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * The only door between the hooks and the record of ports in use.  The hooks know how to ask for
+ * a port; what a record of it looks like stays in here, so that the ledger can take its place.
+ *
+ * One hash entry a port in use: taking is an insertion that fails when the entry exists, so two
+ * processors never take the same one.  An entry whose free_after_ns has passed is free as well and
+ * is taken by compare-and-swap of that field.
+ */
+#ifndef PS_EGRESS_CLAIM_H
+#define PS_EGRESS_CLAIM_H
+
+#include "egress/choose.h"
+#include "egress/maps.bpf.h"
+
+enum { LOOPS_MAX = 1 << 23 }; /* BPF_MAX_LOOPS; more than PS_CLAIMS_MAX, so a free port is met */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PS_CLAIMS_MAX);
+	__type(key, struct ps_claim_key);
+	__type(value, struct ps_claim);
+} claims SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ps_choice_slice);
+} slices SEC(".maps");
+
+/* A wish for any port of a choice. */
+struct ps_ask {
+	struct ps_claim_key key; /* in: dst, dport, protocol; out: src, sport as well */
+	__be32 address;          /* only slices of this address; 0: of any */
+	__u32 first;             /* of the choice, in map slices */
+	struct ps_walk walk;     /* a further draw goes on after the last one */
+	int error;
+};
+
+static __always_inline struct ps_ask ps_ask_start(const struct ps_claim_key *key, __be32 address,
+						  const struct ps_choice *choice, __u32 kind)
+{
+	return (struct ps_ask){
+		.key = *key,
+		.address = address,
+		.first = choice->first,
+		.walk = ps_walk_start(kind, choice->n, bpf_get_prandom_u32()),
+	};
+}
+
+/* Takes exactly key's port: towards dst, or without a peer where dst and dport are 0.
+ * -EADDRINUSE: taken; -ENOBUFS: the table is full. */
+__noinline int ps_claim_exactly(const struct ps_claim_key *key)
+{
+	struct ps_claim fresh = {0}, *old;
+	__u64 until;
+	int r;
+
+	if (!key)
+		return -EINVAL;
+	r = bpf_map_update_elem(&claims, key, &fresh, BPF_NOEXIST);
+	if (!r)
+		return 0;
+	if (r == -E2BIG || r == -ENOMEM)
+		return -ENOBUFS;
+	old = bpf_map_lookup_elem(&claims, key);
+	if (!old)
+		return -EADDRINUSE;
+	until = *(volatile __u64 *)&old->free_after_ns;
+	if (!until || until > bpf_ktime_get_boot_ns())
+		return -EADDRINUSE;
+	if (__sync_val_compare_and_swap(&old->free_after_ns, until, 0) != until)
+		return -EADDRINUSE;
+	return 0;
+}
+
+/* Gives a port back.  Only whoever holds it may. */
+static __always_inline void ps_claim_drop(const struct ps_claim_key *key)
+{
+	bpf_map_delete_elem(&claims, key);
+}
+
+/* Gives a port back as from PS_QUARANTINE_NS on. */
+static __always_inline void ps_claim_quarantine(const struct ps_claim_key *key)
+{
+	struct ps_claim *claim = bpf_map_lookup_elem(&claims, key);
+
+	if (claim)
+		*(volatile __u64 *)&claim->free_after_ns =
+			bpf_ktime_get_boot_ns() + PS_QUARANTINE_NS;
+}
+
+static __always_inline int held_without_peer(const struct ps_claim_key *key)
+{
+	struct ps_claim_key bare = {
+		.src = key->src, .sport = key->sport, .protocol = key->protocol};
+
+	return !!bpf_map_lookup_elem(&claims, &bare);
+}
+
+static long draw_step(__u64 nth, struct ps_ask *ask)
+{
+	struct ps_choice_slice *slice;
+	__u32 i;
+
+	if (ps_walk_over(&ask->walk))
+		return 1;
+	i = ask->first + ps_walk_slice(&ask->walk);
+	slice = bpf_map_lookup_elem(&slices, &i);
+	if (!slice || (ask->address && ask->address != slice->address)) {
+		ps_walk_skip_slice(&ask->walk);
+		return 0;
+	}
+	ask->key.src = slice->address;
+	ask->key.sport = bpf_htons(slice->first_port + ps_walk_port(&ask->walk, slice->n_ports));
+	ps_walk_next(&ask->walk, slice->n_ports);
+	if (is_service(ask->key.src, ask->key.sport, ask->key.protocol))
+		return 0;
+	if (ask->walk.kind == PS_WALK_PEER && held_without_peer(&ask->key))
+		return 0;
+	ask->error = ps_claim_exactly(&ask->key);
+	return ask->error != -EADDRINUSE;
+}
+
+/* Takes the next free port of the choice.  -EADDRNOTAVAIL: there is none; -ENOBUFS: the table is
+ * full. */
+__noinline int ps_claim_draw(struct ps_ask *ask)
+{
+	struct ps_ask local;
+
+	if (!ask)
+		return -EINVAL;
+	local = *ask; /* bpf_loop wants its argument on the stack of this very function */
+	local.error = -EADDRINUSE;
+	bpf_loop(LOOPS_MAX, draw_step, &local, 0);
+	*ask = local;
+	return local.error == -EADDRINUSE ? -EADDRNOTAVAIL : local.error;
+}
+
+struct serves {
+	__be32 address;
+	__u32 first;
+	__u16 port; /* 0: any */
+	__u16 found;
+};
+
+static long serves_step(__u64 nth, struct serves *serves)
+{
+	__u32 i = serves->first + (__u32)nth;
+	struct ps_choice_slice *slice = bpf_map_lookup_elem(&slices, &i);
+
+	if (!slice || slice->address != serves->address)
+		return 0;
+	serves->found =
+		!serves->port || (serves->port >= slice->first_port &&
+				  (__u32)(serves->port - slice->first_port) < slice->n_ports);
+	return serves->found;
+}
+
+/* 1 when the choice has this port of the address (port 0: any port of it), else 0. */
+__noinline int ps_claim_serves(__u32 first, __u32 n, __be32 address, __u16 port)
+{
+	struct serves serves = {.address = address, .first = first, .port = port};
+
+	bpf_loop(n, serves_step, &serves, 0);
+	return serves.found;
+}
+
+#endif

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/own.h"
+#include "egress/inside.h"
+
+enum { WALK_PORTS_MIN = 8 }; /* choose.h splits off an eighth */
+
+/* Never reached with a shared address, whatever the plan says: this host, loopback, link-local,
+ * multicast, broadcast (RFC 6890, RFC 5771, RFC 4291). */
+static const char *const always_direct[] = {
+	"0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
+	"::/128",     "::1/128",     "fe80::/10",      "ff00::/8",
+};
+
+static int check_choices(const struct ps_egress_config *config, char **ret_message)
+{
+	for (size_t i = 0; i < config->n_choices; i++) {
+		const struct ps_choice *choice = &config->choices[i];
+
+		if (choice->first + (size_t)choice->n > config->n_slices)
+			return ps_egress_fail(ret_message, -EINVAL,
+					      "class %zu names slices that are not there", i);
+	}
+	for (size_t i = 0; i < config->n_matches; i++) {
+		if (config->matches[i].class >= config->n_choices || config->matches[i].level > 31)
+			return ps_egress_fail(ret_message, -EINVAL,
+					      "match %zu: class %u of %zu, cgroup level %u of 31",
+					      i, config->matches[i].class, config->n_choices,
+					      config->matches[i].level);
+	}
+	return 0;
+}
+
+/* A longer direct prefix would hide the shared address from the guard. */
+static int check_direct(const struct ps_egress_config *config, char **ret_message)
+{
+	char direct[PS_PREFIX_TEXT_MAX], shared[PS_PREFIX_TEXT_MAX];
+
+	for (size_t i = 0; i < config->n_direct; i++) {
+		for (size_t j = 0; j < config->n_shared; j++) {
+			if (config->direct[i].bits < config->shared[j].bits ||
+			    !ps_prefix_overlaps(&config->direct[i], &config->shared[j]))
+				continue;
+			return ps_egress_fail(
+				ret_message, -EINVAL,
+				"direct prefix %s lies within the shared addresses %s",
+				ps_prefix_format(&config->direct[i], direct),
+				ps_prefix_format(&config->shared[j], shared));
+		}
+	}
+	return 0;
+}
+
+int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
+{
+	int r;
+
+	if (config->n_choices > PS_CLASSES_MAX || config->n_slices > PS_CHOICE_SLICES_MAX)
+		return ps_egress_fail(
+			ret_message, -EINVAL, "%zu classes and %zu slices are more than %d and %d",
+			config->n_choices, config->n_slices, PS_CLASSES_MAX, PS_CHOICE_SLICES_MAX);
+	for (size_t i = 0; i < config->n_slices; i++) {
+		const struct ps_egress_slice *slice = &config->slices[i];
+
+		if (slice->ports.count < WALK_PORTS_MIN || slice->shift > PS_SHIFT_WHOLE ||
+		    slice->ports.first + slice->ports.count > PS_PORT_COUNT)
+			return ps_egress_fail(ret_message, -EINVAL,
+					      "slice %zu has ports %u+%u of shift %u", i,
+					      slice->ports.first, slice->ports.count, slice->shift);
+	}
+	r = check_choices(config, ret_message);
+	return r < 0 ? r : check_direct(config, ret_message);
+}
+
+static int size_map(struct bpf_map *map, size_t n)
+{
+	return bpf_map__set_max_entries(map, n ? (uint32_t)n : 1);
+}
+
+int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config)
+{
+	size_t n_places = config->n_direct + config->n_shared + PS_N_ELEMENTS(always_direct);
+	const struct {
+		struct bpf_map *map;
+		size_t n;
+	} rows[] = {
+		{egress->hooks->maps.classes, config->n_matches},
+		{egress->hooks->maps.choices, config->n_choices},
+		{egress->hooks->maps.slices, config->n_slices},
+		{egress->hooks->maps.owned, config->n_slices},
+		{egress->hooks->maps.places, n_places},
+		{egress->hooks->maps.places6, n_places},
+		{egress->hooks->maps.services, config->n_services},
+		{egress->hooks->maps.limits, PS_EGRESS_MAX * (config->n_choices + 1)},
+	};
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		int r = size_map(rows[i].map, rows[i].n);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int fill_slices(struct ps_egress *egress, const struct ps_egress_config *config)
+{
+	const uint8_t one = 1;
+
+	for (uint32_t i = 0; i < config->n_slices; i++) {
+		const struct ps_egress_slice *slice = &config->slices[i];
+		struct ps_choice_slice value = {.address = slice->ip4_be,
+						.first_port = slice->ports.first,
+						.n_ports = slice->ports.count};
+		struct ps_owned_key key = {.address = slice->ip4_be,
+					   .block = (uint16_t)(slice->ports.first >> slice->shift)};
+		int r = bpf_map__update_elem(egress->hooks->maps.slices, &i, sizeof(i), &value,
+					     sizeof(value), BPF_ANY);
+
+		if (r < 0)
+			return r;
+		r = bpf_map__update_elem(egress->hooks->maps.owned, &key, sizeof(key), &one,
+					 sizeof(one), BPF_ANY);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int fill_classes(struct ps_egress *egress, const struct ps_egress_config *config)
+{
+	for (uint32_t i = 0; i < config->n_choices; i++) {
+		int r = bpf_map__update_elem(egress->hooks->maps.choices, &i, sizeof(i),
+					     &config->choices[i], sizeof(config->choices[i]),
+					     BPF_ANY);
+
+		if (r < 0)
+			return r;
+	}
+	for (size_t i = 0; i < config->n_matches; i++) {
+		const struct ps_egress_match *match = &config->matches[i];
+		struct ps_class_key key = {match->cgroup, match->has_mark ? match->mark : 0,
+					   match->has_mark};
+		uint32_t class = match->class;
+		int r = bpf_map__update_elem(egress->hooks->maps.classes, &key, sizeof(key), &class,
+					     sizeof(class), BPF_ANY);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int add_place(struct ps_egress *egress, const struct ps_prefix *prefix, uint8_t kind,
+		     unsigned shift)
+{
+	struct ps_place_value value = {.kind = kind, .shift = (uint8_t)shift};
+	struct ps_place6_key key6 = {.n_bits = prefix->bits};
+	struct ps_place_key key = {prefix->bits - 96u, ps_ip_v4_be(&prefix->ip)};
+
+	if (ps_ip_is_v4(&prefix->ip))
+		return bpf_map__update_elem(egress->hooks->maps.places, &key, sizeof(key), &value,
+					    sizeof(value), BPF_ANY);
+	memcpy(key6.address, prefix->ip.bytes, sizeof(key6.address));
+	return bpf_map__update_elem(egress->hooks->maps.places6, &key6, sizeof(key6), &value,
+				    sizeof(value), BPF_ANY);
+}
+
+static int fill_places(struct ps_egress *egress, const struct ps_egress_config *config)
+{
+	struct ps_prefix prefix;
+	int r = 0;
+
+	for (size_t i = 0; !r && i < PS_N_ELEMENTS(always_direct); i++) {
+		r = ps_prefix_parse(always_direct[i], &prefix);
+		if (!r)
+			r = add_place(egress, &prefix, PS_PLACE_DIRECT, 0);
+	}
+	for (size_t i = 0; !r && i < config->n_direct; i++)
+		r = add_place(egress, &config->direct[i], PS_PLACE_DIRECT, 0);
+	for (size_t i = 0; !r && i < config->n_shared; i++)
+		r = add_place(egress, &config->shared[i], PS_PLACE_SHARED, config->shared_shift[i]);
+	return r;
+}
+
+static int fill_services(struct ps_egress *egress, const struct ps_egress_config *config)
+{
+	const uint8_t one = 1;
+
+	for (size_t i = 0; i < config->n_services; i++) {
+		const struct ps_claim_key *service = &config->services[i];
+		struct ps_claim_key key = {.src = service->src,
+					   .sport = service->sport,
+					   .protocol = service->protocol};
+		int r = bpf_map__update_elem(egress->hooks->maps.services, &key, sizeof(key), &one,
+					     sizeof(one), BPF_ANY);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int ps_egress_fill_maps(struct ps_egress *egress, const struct ps_egress_config *config)
+{
+	int r = fill_slices(egress, config);
+
+	if (!r)
+		r = fill_classes(egress, config);
+	if (!r)
+		r = fill_places(egress, config);
+	return r ? r : fill_services(egress, config);
+}

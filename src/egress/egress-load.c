@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/own.h"
+#include "egress/inside.h"
+
+enum { TAIL_LINES = 4 };
+
+int ps_egress_fail(char **ret_message, int error, const char *format, ...)
+{
+	char *text = NULL;
+	va_list args;
+
+	va_start(args, format);
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
+	va_end(args);
+	*ret_message = text;
+	return error;
+}
+
+char *ps_egress_pin_path(const char *pin_dir, const char *name)
+{
+	char *path;
+
+	return asprintf(&path, "%s/%s", pin_dir, name) < 0 ? NULL : path;
+}
+
+static int mute(enum libbpf_print_level level, const char *format, va_list args)
+{
+	(void)level;
+	(void)format;
+	(void)args;
+	return 0;
+}
+
+/* Identifies the network namespace of this process; Linux 5.14. */
+static int read_netns_cookie(uint64_t *ret)
+{
+	ps_auto_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(*ret);
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, ret, &len) < 0)
+		return -errno;
+	return 0;
+}
+
+static uint32_t level_mask(const struct ps_egress_config *config)
+{
+	uint32_t mask = 0;
+
+	for (size_t i = 0; i < config->n_matches; i++)
+		mask |= config->matches[i].cgroup ? 1u << config->matches[i].level : 0;
+	return mask & ~1u;
+}
+
+static bool names_mark(const struct ps_egress_config *config)
+{
+	for (size_t i = 0; i < config->n_matches; i++) {
+		if (config->matches[i].has_mark)
+			return true;
+	}
+	return false;
+}
+
+static int set_constants(struct ps_egress *egress, const struct ps_egress_config *config,
+			 bool observe)
+{
+	struct ps_egress_hooks__rodata *hooks = egress->hooks->rodata;
+	struct ps_egress_guard__rodata *guard = egress->guard->rodata;
+	uint64_t cookie;
+	int r = read_netns_cookie(&cookie);
+
+	if (r < 0)
+		return r;
+	hooks->netns_cookie = cookie;
+	hooks->cgroup_levels = level_mask(config);
+	hooks->have_marks = names_mark(config);
+	hooks->mss = config->mss;
+	hooks->n_classes = (uint32_t)config->n_choices;
+	hooks->n_services = (uint32_t)config->n_services;
+	hooks->observe = observe;
+	guard->n_classes = hooks->n_classes;
+	guard->n_services = hooks->n_services;
+	guard->observe = observe;
+	return 0;
+}
+
+/* A map pinned by another version must not be taken for ours; libbpf would say EINVAL only. */
+static int check_pinned(struct bpf_map *map, const char *path, char **ret_message)
+{
+	ps_auto_fd int fd = bpf_obj_get(path);
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0
+				       : ps_egress_fail(ret_message, -errno, "%s: %s", path,
+							strerror(errno));
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return -errno;
+	if (info.type == bpf_map__type(map) && info.key_size == bpf_map__key_size(map) &&
+	    info.value_size == bpf_map__value_size(map) &&
+	    info.max_entries == bpf_map__max_entries(map) &&
+	    info.map_flags == bpf_map__map_flags(map))
+		return 0;
+	return ps_egress_fail(ret_message, -ESTALE,
+			      "%s has the layout of another version: run `portslice detach` first",
+			      path);
+}
+
+static int pin_maps(struct ps_egress *egress, char **ret_message)
+{
+	const struct {
+		struct bpf_map *map;
+		const char *name;
+	} rows[] = {
+		{egress->hooks->maps.claims, "claims"},
+		{egress->hooks->maps.sockets, "sockets"},
+		{egress->hooks->maps.counters, "egress-counters"},
+		{egress->hooks->maps.events, "events"},
+	};
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		ps_auto_mem char *path = ps_egress_pin_path(egress->pin_dir, rows[i].name);
+		int r;
+
+		if (!path)
+			return -ENOMEM;
+		r = check_pinned(rows[i].map, path, ret_message);
+		if (!r)
+			r = bpf_map__set_pin_path(rows[i].map, path);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The guard reads the very maps of the hooks, found by name. */
+static int share_maps(struct ps_egress *egress)
+{
+	struct bpf_map *map;
+
+	bpf_object__for_each_map(map, egress->guard->obj)
+	{
+		const char *name = bpf_map__name(map);
+		struct bpf_map *twin = bpf_object__find_map_by_name(egress->hooks->obj, name);
+		int r;
+
+		if (!twin || bpf_map__is_internal(map))
+			continue;
+		r = bpf_map__reuse_fd(map, bpf_map__fd(twin));
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The last lines of the verifier's log, where it says what it did not like. */
+static const char *log_tail(const char *log)
+{
+	const char *at = log + strlen(log);
+
+	for (unsigned n = 0; at > log && n <= TAIL_LINES; at--)
+		n += at[-1] == '\n';
+	return at > log ? at + 2 : log;
+}
+
+static int fail_load(const struct ps_egress *egress, int error, const char *what,
+		     char **ret_message)
+{
+	if (*ret_message)
+		return error;
+	if (error == -EPERM)
+		return ps_egress_fail(ret_message, error,
+				      "loading the %s needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+				      what);
+	return ps_egress_fail(ret_message, error, "the kernel refused the %s: %s%s%s", what,
+			      strerror(-error), *egress->log ? "; " : "", log_tail(egress->log));
+}
+
+static int open_objects(struct ps_egress *egress)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .kernel_log_buf = egress->log,
+		    .kernel_log_size = PS_EGRESS_LOG_LEN);
+
+	egress->hooks = ps_egress_hooks__open_opts(&opts);
+	egress->guard = ps_egress_guard__open_opts(&opts);
+	return egress->hooks && egress->guard ? 0 : -errno;
+}
+
+static int load_objects(struct ps_egress *egress, char **ret_message)
+{
+	int r = pin_maps(egress, ret_message);
+
+	if (!r)
+		r = ps_egress_hooks__load(egress->hooks);
+	if (r < 0)
+		return fail_load(egress, r, "cgroup hooks", ret_message);
+	egress->log[0] = '\0';
+	r = share_maps(egress);
+	if (!r)
+		r = ps_egress_guard__load(egress->guard);
+	return r < 0 ? fail_load(egress, r, "guard", ret_message) : 0;
+}
+
+static int on_event(void *arg, void *data, size_t len)
+{
+	const struct ps_egress *egress = arg;
+
+	if (len >= sizeof(struct ps_egress_event) && egress->event_fn)
+		egress->event_fn(data, egress->event_arg);
+	return 0;
+}
+
+static int start(struct ps_egress *egress, const struct ps_egress_config *config,
+		 const struct ps_egress_options *options, char **ret_message)
+{
+	int r;
+
+	egress->log = calloc(1, PS_EGRESS_LOG_LEN);
+	egress->pin_dir = strdup(options->pin_dir);
+	egress->cgroup_path = strdup(options->cgroup_path ? options->cgroup_path : "");
+	egress->without_hooks = options->without_hooks;
+	egress->without_guard = options->without_guard;
+	if (!egress->log || !egress->pin_dir || !egress->cgroup_path)
+		return -ENOMEM;
+	r = open_objects(egress);
+	if (!r)
+		r = set_constants(egress, config, options->observe);
+	if (!r)
+		r = ps_egress_size_maps(egress, config);
+	if (!r)
+		r = load_objects(egress, ret_message);
+	if (!r)
+		r = ps_egress_fill_maps(egress, config);
+	if (r < 0)
+		return *ret_message
+			       ? r
+			       : ps_egress_fail(ret_message, r, "outgoing path: %s", strerror(-r));
+	ps_mem_drop(&egress->log);
+	egress->log = NULL;
+	egress->ring =
+		ring_buffer__new(bpf_map__fd(egress->hooks->maps.events), on_event, egress, NULL);
+	return egress->ring ? 0 : -errno;
+}
+
+int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress_options *options,
+		   struct ps_egress **ret, char **ret_message)
+{
+	ps_auto(ps_egress_free) struct ps_egress *egress = calloc(1, sizeof(*egress));
+	libbpf_print_fn_t print;
+	int r;
+
+	*ret_message = NULL;
+	if (!egress)
+		return -ENOMEM;
+	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
+		return ps_egress_fail(ret_message, -ENOTSUP,
+				      "this kernel has no BTF (/sys/kernel/btf/vmlinux): it needs "
+				      "CONFIG_DEBUG_INFO_BTF");
+	r = ps_egress_check(config, ret_message);
+	if (r < 0)
+		return r;
+	print = libbpf_set_print(mute); /* a library does not write to stderr */
+	r = start(egress, config, options, ret_message);
+	libbpf_set_print(print);
+	if (r < 0)
+		return r;
+	*ret = ps_move(egress);
+	return 0;
+}
+
+void ps_egress_free(struct ps_egress **egress)
+{
+	struct ps_egress *e = *egress;
+
+	if (!e)
+		return;
+	ring_buffer__free(e->ring);
+	ps_egress_guard__destroy(e->guard);
+	ps_egress_hooks__destroy(e->hooks);
+	free(e->log);
+	free(e->pin_dir);
+	free(e->cgroup_path);
+	free(e);
+	*egress = NULL;
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The outgoing path, user half.
+ *
+ * A *generation* is one set of programs with its own config maps (classes, choices, slices, owned,
+ * places, services), loaded by ps_egress_load() and never changed afterwards.  A new plan or a new
+ * lease is a new generation: guards first, so that a new slice may leave before it is used, then
+ * the hooks; a link is updated in place, so there is no moment without a hook, and each program
+ * sees one generation's maps only.
+ *
+ * What outlives a generation, and the process, is pinned:
+ *
+ *   PIN_DIR/hook-NAME        a cgroup link each; unpinning detaches the hook
+ *   PIN_DIR/claims           (source, destination, protocol) -> in use, or in quarantine until
+ *   PIN_DIR/sockets          socket storage: which claim is this socket's
+ *   PIN_DIR/egress-counters  by reason, one number a processor
+ *   PIN_DIR/events           ring buffer
+ *
+ * so a daemon may die, be upgraded and come back while connections live.  The guards are tc filters
+ * with a fixed handle and priority on a clsact qdisc; they too stand without the daemon.
+ *
+ * The life of a claim: taken in the connect or bind hook (claim.h), held by one socket (`sockets`),
+ * given back by sock_ops at TCP_CLOSE or by sock_release, whichever comes first.  A connection
+ * without timestamps keeps its port for its TIME_WAIT: the claim stays with free_after_ns set, is
+ * taken over when the time has passed, and ps_egress_sweep() deletes what nobody took over.
+ *
+ * Must not: use a link's or a map's kernel object without the pin being the one that counts;
+ * delete a claim from user space (a socket may hold it); print.
+ *
+ * Standards and measurements: RFC 7597 section 8.1 (no packet outside the port set leaves), RFC
+ * 6191 (timestamps and TIME_WAIT), RFC 6056 section 3.3 (random start, then in order), RFC 8305
+ * (a refused IPv6 falls back to IPv4); reference/egress.md, reference/ledger.md.
+ */
+#include "egress/egress.h"
+
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/own.h"
+#include "egress/inside.h"
+
+enum { N_HOOKS = 8 };
+
+static const char *const hook_names[N_HOOKS] = {
+	"hook-connect4", "hook-connect6", "hook-bind4",        "hook-bind6",
+	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
+};
+
+static const char *const map_names[] = {"claims", "sockets", "egress-counters", "events"};
+
+/* In the order of hook_names. */
+static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
+{
+	ret[0] = egress->hooks->progs.ps_connect4;
+	ret[1] = egress->hooks->progs.ps_connect6;
+	ret[2] = egress->hooks->progs.ps_bind4;
+	ret[3] = egress->hooks->progs.ps_bind6;
+	ret[4] = egress->hooks->progs.ps_sendmsg4;
+	ret[5] = egress->hooks->progs.ps_sendmsg6;
+	ret[6] = egress->hooks->progs.ps_sock_release;
+	ret[7] = egress->hooks->progs.ps_sockops;
+}
+
+/* Is this link attached to that cgroup?  Its id is the folder's inode number. */
+static bool link_is_at(int link_fd, uint64_t cgroup_id)
+{
+	struct bpf_link_info info = {0};
+	uint32_t len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(link_fd, &info, &len) == 0 &&
+	       info.type == BPF_LINK_TYPE_CGROUP && info.cgroup.cgroup_id == cgroup_id;
+}
+
+static int make_link(struct bpf_program *program, int cgroup_fd, const char *pin)
+{
+	ps_auto_fd int fd = bpf_link_create(bpf_program__fd(program), cgroup_fd,
+					    bpf_program__expected_attach_type(program), NULL);
+
+	if (fd < 0)
+		return -errno;
+	return bpf_obj_pin(fd, pin) < 0 ? -errno : 0;
+}
+
+static int remove_link(const char *pin)
+{
+	ps_auto_fd int fd = bpf_obj_get(pin);
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	(void)bpf_link_detach(fd); /* fails when the cgroup has gone, which is as good */
+	return unlink(pin) < 0 ? -errno : 0;
+}
+
+static int attach_hook(struct bpf_program *program, int cgroup_fd, uint64_t cgroup_id,
+		       const char *pin)
+{
+	ps_auto_fd int fd = bpf_obj_get(pin);
+	int r;
+
+	if (fd < 0)
+		return errno == ENOENT ? make_link(program, cgroup_fd, pin) : -errno;
+	if (link_is_at(fd, cgroup_id))
+		return bpf_link_update(fd, bpf_program__fd(program), NULL) < 0 ? -errno : 0;
+	r = remove_link(pin);
+	return r < 0 ? r : make_link(program, cgroup_fd, pin);
+}
+
+int ps_egress_attach(struct ps_egress *egress, char **ret_message)
+{
+	ps_auto_fd int cgroup_fd = -1;
+	struct bpf_program *programs[N_HOOKS];
+	struct stat st;
+
+	*ret_message = NULL;
+	if (egress->without_hooks)
+		return 0;
+	cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (cgroup_fd < 0 || fstat(cgroup_fd, &st) < 0)
+		return ps_egress_fail(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,
+				      strerror(errno));
+	list_programs(egress, programs);
+	for (size_t i = 0; i < N_HOOKS; i++) {
+		ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[i]);
+		int r = pin ? attach_hook(programs[i], cgroup_fd, st.st_ino, pin) : -ENOMEM;
+
+		if (r < 0)
+			return ps_egress_fail(ret_message, r, "%s at cgroup %s: %s", hook_names[i],
+					      egress->cgroup_path, strerror(-r));
+	}
+	return 0;
+}
+
+int ps_egress_detach_all(const char *pin_dir)
+{
+	int first = 0;
+
+	for (size_t i = 0; i < N_HOOKS; i++) {
+		ps_auto_mem char *pin = ps_egress_pin_path(pin_dir, hook_names[i]);
+		int r = pin ? remove_link(pin) : -ENOMEM;
+
+		if (r < 0 && !first)
+			first = r;
+	}
+	for (size_t i = 0; i < PS_N_ELEMENTS(map_names); i++) {
+		ps_auto_mem char *pin = ps_egress_pin_path(pin_dir, map_names[i]);
+		int r = !pin ? -ENOMEM : unlink(pin) < 0 && errno != ENOENT ? -errno : 0;
+
+		if (r < 0 && !first)
+			first = r;
+	}
+	return first;
+}
+
+int ps_egress_sweep(struct ps_egress *egress, uint64_t *ret_n_freed)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts);
+	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_sweep), &opts);
+
+	if (r < 0)
+		return r;
+	*ret_n_freed = opts.retval;
+	return 0;
+}

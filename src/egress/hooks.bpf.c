@@ -1,0 +1,619 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR MIT)
+/*
+ * The cgroup hooks: programs of a class get ports of this host's slices, and nobody else does.
+ *
+ *   bind4/6     a shared address is only for programs of a class that this host serves; port 0
+ *               becomes a port held without a peer
+ *   connect4/6  an unbound socket is bound to a port free towards that peer; a bound one keeps
+ *               its port when it is ours and free towards the peer
+ *   sendmsg4/6  datagrams without connect() are refused: the kernel has chosen their port already
+ *   sock_ops, sock_release  give the port back
+ *
+ * A socket has one claim at a time, in its storage.  `held` is swapped to 0 by whoever ends it, so
+ * that the two ways a TCP socket can end give its port back once.  Every hook leaves sockets of
+ * other network namespaces alone; the last two act on sockets with our storage only.
+ */
+#include "egress/claim.h"
+#include "egress/kernel.bpf.h"
+
+#include <linux/in6.h>
+
+enum {
+	AF_INET = 2,
+	AF_INET6 = 10,
+	SOCK_STREAM = 1,
+	SOCK_DGRAM = 2,
+	SOL_SOCKET = 1,
+	SO_REUSEADDR = 2,
+	TCP_MAXSEG = 2,
+	BIND_TRIES = 16, /* ports that a foreign socket on 0.0.0.0 may block, before giving up */
+	CGROUP_LEVELS = 32,
+	DENY = 0,
+	ALLOW = 1,
+};
+
+const volatile __u64 netns_cookie;  /* of the loader's network namespace */
+const volatile __u32 cgroup_levels; /* bit n: a class names a cgroup n levels below the root */
+const volatile __u8 have_marks;     /* a class names a mark */
+const volatile __u16 mss;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct ps_held);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct ps_class_key);
+	__type(value, __u32);
+} classes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ps_choice);
+} choices SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct ps_place6_key);
+	__type(value, struct ps_place_value);
+} places6 SEC(".maps");
+
+static __always_inline int class_find(__u64 cgroup, __u32 mark, __u32 has_mark)
+{
+	struct ps_class_key key = {cgroup, mark, has_mark};
+	__u32 *class = bpf_map_lookup_elem(&classes, &key);
+
+	return class ? (int)*class : -ENOENT;
+}
+
+/* The class of the innermost cgroup that has one, with this mark or with none. */
+__noinline int class_of_cgroup(__u32 mark, __u32 has_mark)
+{
+	for (int level = CGROUP_LEVELS - 1; level > 0; level--) {
+		__u64 cgroup;
+		int class;
+
+		if (!(cgroup_levels & 1u << level))
+			continue;
+		cgroup = bpf_get_current_ancestor_cgroup_id(level);
+		if (!cgroup)
+			continue;
+		class = class_find(cgroup, mark, has_mark);
+		if (class >= 0)
+			return class;
+	}
+	return -ENOENT;
+}
+
+static __always_inline int class_of(struct bpf_sock *sk)
+{
+	__u32 mark = sk->mark;
+	int class;
+
+	if (have_marks) {
+		class = class_of_cgroup(mark, 1);
+		if (class >= 0)
+			return class;
+		class = class_find(0, mark, 1);
+		if (class >= 0)
+			return class;
+	}
+	return class_of_cgroup(0, 0);
+}
+
+/* Counts, tells user space who it was, and answers the program: DENY with this errno. */
+static __always_inline int deny(const struct ps_claim_key *flow, int class, __u32 reason, int error)
+{
+	__u32 known = class >= 0 ? (__u32) class : PS_CLASS_NONE;
+	struct ps_egress_event *event;
+
+	count(reason);
+	event = event_reserve(flow, known, reason);
+	if (event) {
+		event->cgroup = bpf_get_current_cgroup_id();
+		event->pid = bpf_get_current_pid_tgid() >> 32;
+		bpf_get_current_comm(event->comm, sizeof(event->comm));
+		bpf_ringbuf_submit(event, 0);
+	}
+	if (observe)
+		return ALLOW;
+	bpf_set_retval(-error);
+	return DENY;
+}
+
+static __always_inline int allow(__u32 reason)
+{
+	count(reason);
+	return ALLOW;
+}
+
+static __always_inline int is_foreign(struct bpf_sock_addr *ctx)
+{
+	return bpf_get_netns_cookie(ctx) != netns_cookie;
+}
+
+/* TCP, UDP, and ping sockets, whose port is the echo identifier. */
+static __always_inline int has_port(struct bpf_sock_addr *ctx)
+{
+	if (ctx->type == SOCK_STREAM)
+		return ctx->protocol == IPPROTO_TCP;
+	return ctx->type == SOCK_DGRAM &&
+	       (ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_ICMP);
+}
+
+static __always_inline int is_mapped(const __u32 ip6[4])
+{
+	return !ip6[0] && !ip6[1] && ip6[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline int is_same(const struct ps_claim_key *a, const struct ps_claim_key *b)
+{
+	return a->src == b->src && a->dst == b->dst && a->sport == b->sport &&
+	       a->dport == b->dport && a->protocol == b->protocol;
+}
+
+/* Ends the claim of a socket, if it has one. */
+static __always_inline void let_go(struct ps_held *held)
+{
+	struct ps_claim_key key = held->key;
+
+	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
+		return;
+	ps_claim_drop(&key);
+	count(PS_EGRESS_RELEASE);
+}
+
+static __always_inline void hold(struct ps_held *held, const struct ps_claim_key *key)
+{
+	held->key = *key;
+	*(volatile __u32 *)&held->held = 1;
+}
+
+static __always_inline int bind_to(struct bpf_sock_addr *ctx, __u32 family,
+				   const struct ps_claim_key *key)
+{
+	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = key->sport};
+	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = key->sport};
+
+	if (family == AF_INET6) {
+		in6.sin6_addr.in6_u.u6_addr32[2] = bpf_htonl(0xffff);
+		in6.sin6_addr.in6_u.u6_addr32[3] = key->src;
+		return bpf_bind(ctx, (struct sockaddr *)&in6, sizeof(in6));
+	}
+	in.sin_addr.s_addr = key->src;
+	return bpf_bind(ctx, (struct sockaddr *)&in, sizeof(in));
+}
+
+/* Without it the kernel does not share a port between destinations. */
+static __always_inline void allow_sharing(struct bpf_sock_addr *ctx)
+{
+	int on = 1;
+
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+}
+
+static __always_inline void lower_mss(struct bpf_sock_addr *ctx, struct bpf_sock *sk)
+{
+	int bytes = mss;
+	__u16 own;
+
+	if (!mss || ctx->protocol != IPPROTO_TCP)
+		return;
+	own = tcp_user_mss(sk);
+	if (!own || own > mss)
+		bpf_setsockopt(ctx, IPPROTO_TCP, TCP_MAXSEG, &bytes, sizeof(bytes));
+}
+
+static __always_inline int deny_draw(const struct ps_claim_key *flow, int class, int error)
+{
+	if (error == -ENOBUFS)
+		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+	return deny(flow, class, PS_EGRESS_EXHAUSTED, EADDRNOTAVAIL);
+}
+
+/* connect() of an unbound socket: draws a port and binds the socket to it. */
+static __always_inline int connect_unbound(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					   struct ps_claim_key *flow, int class,
+					   const struct ps_choice *choice)
+{
+	__be32 wish = sk->src_ip4;
+	__u32 family = sk->family;
+	struct ps_held *held;
+	struct ps_ask ask;
+	int r = 0, bound = 0;
+
+	if (wish && !ps_claim_serves(choice->first, choice->n, wish, 0))
+		return deny(flow, class, PS_EGRESS_REFUSED_PORT, EADDRNOTAVAIL);
+	if (observe)
+		return allow(PS_EGRESS_CONNECT);
+	held = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!held)
+		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+	let_go(held);
+	allow_sharing(ctx);
+	ask = ps_ask_start(flow, wish, choice, PS_WALK_PEER);
+	for (int i = 0; i < BIND_TRIES; i++) {
+		r = ps_claim_draw(&ask);
+		if (r)
+			break;
+		bound = bind_to(ctx, family, &ask.key);
+		if (!bound)
+			break;
+		ps_claim_drop(&ask.key);
+		if (bound != -EADDRINUSE)
+			break;
+	}
+	if (r)
+		return deny_draw(flow, class, r);
+	if (bound)
+		return deny(&ask.key, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
+	hold(held, &ask.key);
+	lower_mss(ctx, sk);
+	return allow(PS_EGRESS_CONNECT);
+}
+
+/* connect() of a bound socket, which cannot be bound again: its port must do. */
+static __always_inline int connect_bound(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					 struct ps_claim_key *flow, int class,
+					 const struct ps_choice *choice)
+{
+	__u32 port = sk->src_port;
+	struct ps_held *held;
+	int r;
+
+	flow->src = sk->src_ip4;
+	flow->sport = bpf_htons(port);
+	if (!ps_claim_serves(choice->first, choice->n, flow->src, port))
+		return deny(flow, class, PS_EGRESS_REFUSED_PORT, EADDRNOTAVAIL);
+	if (observe)
+		return allow(PS_EGRESS_RECONNECT);
+	held = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!held)
+		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+	if (held->held && is_same(&held->key, flow))
+		return allow(PS_EGRESS_RECONNECT);
+	r = ps_claim_exactly(flow);
+	if (r)
+		return deny_draw(flow, class, r);
+	let_go(held);
+	hold(held, flow);
+	lower_mss(ctx, sk);
+	return allow(PS_EGRESS_RECONNECT);
+}
+
+/* flow names the destination; the sum of both families' connect() once it is IPv4. */
+static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+				      struct ps_claim_key *flow)
+{
+	__u32 place = place_of(flow->dst), slot;
+	struct ps_choice *choice;
+	int class = class_of(sk);
+
+	if (place == PS_PLACE_SHARED) {
+		if (is_service(flow->dst, flow->dport, flow->protocol))
+			return allow(PS_EGRESS_DIRECT);
+		return deny(flow, class, PS_EGRESS_REFUSED_SHARED, ECONNREFUSED);
+	}
+	if (!has_port(ctx))
+		return ALLOW;
+	if (class < 0)
+		return allow(PS_EGRESS_OUTSIDE);
+	/* Bound to a shared address a socket uses one of our ports whatever the destination. */
+	if (place == PS_PLACE_DIRECT && place_of(sk->src_ip4) != PS_PLACE_SHARED)
+		return allow(PS_EGRESS_DIRECT);
+	slot = class;
+	choice = bpf_map_lookup_elem(&choices, &slot);
+	if (!choice || !choice->n)
+		return deny(flow, class, PS_EGRESS_NO_SLICE, EADDRNOTAVAIL);
+	if (flow->protocol == IPPROTO_ICMP)
+		flow->dport = 0;
+	if (sk->src_port)
+		return connect_bound(ctx, sk, flow, class, choice);
+	return connect_unbound(ctx, sk, flow, class, choice);
+}
+
+static __always_inline int is_place6_direct(const __u32 ip6[4])
+{
+	struct ps_place6_key key = {.n_bits = 128};
+	struct ps_place_value *place;
+
+	__builtin_memcpy(key.address, ip6, sizeof(key.address));
+	place = bpf_map_lookup_elem(&places6, &key);
+	return place && place->kind == PS_PLACE_DIRECT;
+}
+
+/* Native IPv6: no shared addresses, so a program of a class is told to use IPv4. */
+static __always_inline int send_to6(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+				    const __u32 ip6[4])
+{
+	struct ps_claim_key flow = {.dport = ctx->user_port, .protocol = ctx->protocol};
+	int class = class_of(sk);
+
+	if (class < 0)
+		return allow(PS_EGRESS_OUTSIDE);
+	if (is_place6_direct(ip6))
+		return allow(PS_EGRESS_DIRECT);
+	return deny(&flow, class, PS_EGRESS_REFUSED_V6, ENETUNREACH);
+}
+
+SEC("cgroup/connect4")
+int ps_connect4(struct bpf_sock_addr *ctx)
+{
+	struct ps_claim_key flow = {
+		.dst = ctx->user_ip4, .dport = ctx->user_port, .protocol = ctx->protocol};
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk || is_foreign(ctx))
+		return ALLOW;
+	return connect_to(ctx, sk, &flow);
+}
+
+SEC("cgroup/connect6")
+int ps_connect6(struct bpf_sock_addr *ctx)
+{
+	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+	struct ps_claim_key flow = {
+		.dst = ip6[3], .dport = ctx->user_port, .protocol = ctx->protocol};
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk || is_foreign(ctx))
+		return ALLOW;
+	if (!is_mapped(ip6))
+		return send_to6(ctx, sk, ip6);
+	return connect_to(ctx, sk, &flow);
+}
+
+/* sendto() of a datagram socket; peer names the one it is connected to, or zeros. */
+static __always_inline int send_to(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+				   struct ps_claim_key *flow)
+{
+	__u32 place = place_of(flow->dst);
+	int class = class_of(sk);
+
+	flow->src = sk->src_ip4;
+	flow->sport = bpf_htons(sk->src_port);
+	if (place == PS_PLACE_SHARED) {
+		if (is_service(flow->dst, flow->dport, flow->protocol))
+			return ALLOW;
+		return deny(flow, class, PS_EGRESS_REFUSED_SHARED, ECONNREFUSED);
+	}
+	if (class < 0 || place == PS_PLACE_DIRECT)
+		return ALLOW;
+	if (sk->dst_port && sk->dst_port == flow->dport && sk->dst_ip4 == flow->dst)
+		return ALLOW;
+	return deny(flow, class, PS_EGRESS_REFUSED_UNCONNECTED, EDESTADDRREQ);
+}
+
+SEC("cgroup/sendmsg4")
+int ps_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct ps_claim_key flow = {
+		.dst = ctx->user_ip4, .dport = ctx->user_port, .protocol = ctx->protocol};
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk || is_foreign(ctx))
+		return ALLOW;
+	return send_to(ctx, sk, &flow);
+}
+
+SEC("cgroup/sendmsg6")
+int ps_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+	struct ps_claim_key flow = {
+		.dst = ip6[3], .dport = ctx->user_port, .protocol = ctx->protocol};
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk || is_foreign(ctx))
+		return ALLOW;
+	if (!is_mapped(ip6))
+		return send_to6(ctx, sk, ip6);
+	return send_to(ctx, sk, &flow);
+}
+
+/* bind() to port 0: as the kernel would, but from our slices and held towards nobody. */
+static __always_inline int bind_any(struct bpf_sock_addr *ctx, struct ps_held *held,
+				    struct ps_claim_key *flow, int class,
+				    const struct ps_choice *choice)
+{
+	struct ps_ask ask = ps_ask_start(flow, flow->src, choice, PS_WALK_PEERLESS);
+	int r = ps_claim_draw(&ask);
+
+	if (r)
+		return deny_draw(flow, class, r);
+	hold(held, &ask.key);
+	*flow = ask.key;
+	return allow(PS_EGRESS_BIND);
+}
+
+static __always_inline int bind_exactly(struct ps_held *held, const struct ps_claim_key *flow,
+					int class)
+{
+	int r = ps_claim_exactly(flow);
+
+	if (r == -ENOBUFS)
+		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+	if (r)
+		return deny(flow, class, PS_EGRESS_EXHAUSTED, EADDRINUSE);
+	hold(held, flow);
+	return allow(PS_EGRESS_BIND);
+}
+
+/* A program of a class binds a shared address, or port 0 of any (flow->src 0). */
+static __always_inline int bind_ours(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+				     struct ps_claim_key *flow, int class)
+{
+	__u32 slot = class;
+	struct ps_choice *choice = bpf_map_lookup_elem(&choices, &slot);
+	struct ps_held *held;
+
+	if (!choice || !choice->n)
+		return deny(flow, class, PS_EGRESS_NO_SLICE, EADDRNOTAVAIL);
+	if (flow->src && !ps_claim_serves(choice->first, choice->n, flow->src, 0))
+		return deny(flow, class, PS_EGRESS_REFUSED_BIND, EADDRNOTAVAIL);
+	if (!flow->sport && binds_address_only(ctx))
+		return ALLOW;
+	if (flow->sport &&
+	    !ps_claim_serves(choice->first, choice->n, flow->src, bpf_ntohs(flow->sport)))
+		return deny(flow, class, PS_EGRESS_REFUSED_BIND, EACCES);
+	if (observe)
+		return allow(PS_EGRESS_BIND);
+	held = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!held)
+		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+	let_go(held);
+	allow_sharing(ctx);
+	if (flow->sport)
+		return bind_exactly(held, flow, class);
+	return bind_any(ctx, held, flow, class, choice);
+}
+
+/* flow names what is bound and, on return, what shall be bound instead. */
+static __always_inline int bind_socket(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+				       struct ps_claim_key *flow)
+{
+	int class;
+
+	if (flow->src ? place_of(flow->src) != PS_PLACE_SHARED : !!flow->sport)
+		return ALLOW;
+	class = class_of(sk);
+	if (flow->src && is_service(flow->src, flow->sport, flow->protocol))
+		return ALLOW;
+	if (class < 0 && flow->src)
+		return deny(flow, class, PS_EGRESS_REFUSED_BIND, EACCES);
+	if (class < 0 || sk->src_port || !has_port(ctx))
+		return ALLOW;
+	return bind_ours(ctx, sk, flow, class);
+}
+
+SEC("cgroup/bind4")
+int ps_bind4(struct bpf_sock_addr *ctx)
+{
+	struct ps_claim_key flow = {
+		.src = ctx->user_ip4, .sport = ctx->user_port, .protocol = ctx->protocol};
+	struct bpf_sock *sk = ctx->sk;
+	int verdict;
+
+	if (!sk || is_foreign(ctx))
+		return ALLOW;
+	verdict = bind_socket(ctx, sk, &flow);
+	ctx->user_ip4 = flow.src;
+	ctx->user_port = flow.sport;
+	return verdict;
+}
+
+SEC("cgroup/bind6")
+int ps_bind6(struct bpf_sock_addr *ctx)
+{
+	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+	struct ps_claim_key flow = {
+		.src = ip6[3], .sport = ctx->user_port, .protocol = ctx->protocol};
+	struct bpf_sock *sk = ctx->sk;
+	int any = !(ip6[0] | ip6[1] | ip6[2] | ip6[3]), verdict;
+
+	if (!sk || is_foreign(ctx))
+		return ALLOW;
+	if (any ? is_ipv6_only(ctx) : !is_mapped(ip6))
+		return ALLOW;
+	verdict = bind_socket(ctx, sk, &flow);
+	if (flow.src == ip6[3] && flow.sport == ctx->user_port)
+		return verdict;
+	ctx->user_ip6[2] = bpf_htonl(0xffff);
+	ctx->user_ip6[3] = flow.src;
+	ctx->user_port = flow.sport;
+	return verdict;
+}
+
+SEC("cgroup/sock_release")
+int ps_sock_release(struct bpf_sock *sk)
+{
+	struct ps_held *held = bpf_sk_storage_get(&sockets, sk, 0, 0);
+
+	if (!held)
+		return 1;
+	/* A connection that is being closed ends in STATE_CB; a listener has none. */
+	if (sk->protocol == IPPROTO_TCP && sk->state != BPF_TCP_CLOSE &&
+	    sk->state != BPF_TCP_LISTEN)
+		return 1;
+	let_go(held);
+	return 1;
+}
+
+/* TIME_WAIT begins, and without timestamps the kernel refuses the port to that peer until it ends. */
+static __always_inline int enters_quarantine(struct bpf_sock *sk, __u32 old_state)
+{
+	return (old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING) &&
+	       !tcp_has_timestamps(sk);
+}
+
+static __always_inline void closed(struct bpf_sock *sk, struct ps_held *held, __u32 old_state)
+{
+	struct ps_claim_key key = held->key;
+
+	if (!enters_quarantine(sk, old_state)) {
+		let_go(held);
+		return;
+	}
+	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
+		return;
+	ps_claim_quarantine(&key);
+	count(PS_EGRESS_QUARANTINE);
+}
+
+SEC("sockops")
+int ps_sockops(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct ps_held *held;
+
+	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	if (!sk)
+		return 1;
+	held = bpf_sk_storage_get(&sockets, sk, 0, 0);
+	if (!held || !held->held)
+		return 1;
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		bpf_sock_ops_cb_flags_set(ctx,
+					  ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	else if (ctx->args[1] == BPF_TCP_CLOSE)
+		closed(sk, held, ctx->args[0]);
+	return 1;
+}
+
+struct bpf_map;
+
+static long sweep_step(struct bpf_map *map, struct ps_claim_key *key, struct ps_claim *claim,
+		       __u64 *n_freed)
+{
+	__u64 until = *(volatile __u64 *)&claim->free_after_ns;
+
+	if (!until || until > bpf_ktime_get_boot_ns())
+		return 0;
+	/* From here on nobody takes it over, so deleting it cannot take it from anyone. */
+	if (__sync_val_compare_and_swap(&claim->free_after_ns, until, PS_CLAIM_DYING) != until)
+		return 0;
+	bpf_map_delete_elem(map, key);
+	++*n_freed;
+	return 0;
+}
+
+/* Run by user space now and then: deletes entries whose quarantine is over. */
+SEC("syscall")
+int ps_sweep(void *ctx)
+{
+	__u64 n_freed = 0;
+
+	bpf_for_each_map_elem(&claims, sweep_step, &n_freed, 0);
+	return (int)n_freed;
+}
+
+char ps_license[] SEC("license") = "GPL";

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the egress loader share with each other, and with the packet tests. */
+#ifndef PS_EGRESS_INSIDE_H
+#define PS_EGRESS_INSIDE_H
+
+#include "egress/egress.h"
+#include "egress/skel.h"
+
+enum { PS_EGRESS_LOG_LEN = 1 << 20 };
+
+struct ps_egress {
+	struct ps_egress_hooks *hooks;
+	struct ps_egress_guard *guard;
+	struct ring_buffer *ring;
+	ps_egress_event_fn *event_fn; /* while ps_egress_events_read() runs */
+	void *event_arg;
+	char *pin_dir, *cgroup_path;
+	char *log; /* the verifier's, while loading; PS_EGRESS_LOG_LEN bytes */
+	bool without_hooks, without_guard;
+};
+
+/* Sets *ret_message to the formatted text (NULL when memory is short) and returns `error`. */
+int ps_egress_fail(char **ret_message, int error, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* "DIR/NAME", owned by the caller; NULL when memory is short. */
+char *ps_egress_pin_path(const char *pin_dir, const char *name);
+/* Sizes the config maps; both objects are open, not loaded. */
+int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config);
+/* Fills the config maps of a loaded generation. */
+int ps_egress_fill_maps(struct ps_egress *egress, const struct ps_egress_config *config);
+/* Refuses what the programs cannot serve. */
+int ps_egress_check(const struct ps_egress_config *config, char **ret_message);
+
+#endif
