@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT
+"""Namespaces, links, addresses, kernel settings and, where there is no BGP, routes."""
+import json
+import subprocess
+from pathlib import Path
+
+import place
+from topology import HOST, INTERNET, ISP, SITE_ROUTER, Topology
+
+EVERYWHERE = {"net/ipv4/conf/all/rp_filter": 0, "net/ipv4/conf/default/rp_filter": 0,
+              "net/ipv4/conf/all/send_redirects": 0, "net/ipv4/conf/default/send_redirects": 0,
+              "net/ipv6/conf/default/disable_ipv6": 1}
+# ip_local_port_range is left alone on purpose: portslice must work beside Linux's default.
+SETTINGS = {
+    ISP: {"net/ipv4/ip_forward": 1, "net/ipv4/fib_multipath_hash_policy": 1},
+    SITE_ROUTER: {"net/ipv4/ip_forward": 1, "net/ipv4/fib_multipath_hash_policy": 1},
+    HOST: {},
+    INTERNET: {"net/ipv4/ip_forward": 1, "net/core/somaxconn": 65535, "net/ipv4/tcp_max_syn_backlog": 65535},
+}
+
+
+def run(argv: list, text: str | None = None) -> str:
+    """Output of a command that must succeed; `text` is its input."""
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise place.LabError(f"{' '.join(map(str, argv))}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def enter(name: str, node: str) -> list:
+    """Only the network namespace: `ip netns exec` would hide cgroup2 and bpffs behind a new /sys."""
+    return ["nsenter", f"--net={place.netns(name, node)}"]
+
+
+def run_all(jobs: list) -> None:
+    """Runs (argv, input) pairs side by side and fails with the first that failed."""
+    started = [(argv, text, subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                             stderr=subprocess.PIPE, text=True)) for argv, text in jobs]
+    answers = [(argv, process, process.communicate(text)[1]) for argv, text, process in started]
+    for argv, process, error in answers:
+        if process.returncode:
+            raise place.LabError(f"{' '.join(map(str, argv))}: {error.strip() or process.returncode}")
+
+
+def _settings_script(kind: str) -> str:
+    values = {**EVERYWHERE, **SETTINGS[kind]}
+    return "set -e\n" + "".join(f"echo {value} >/proc/sys/{key}\n" for key, value in values.items())
+
+
+def _static_routes(topology: Topology, name: str) -> list:
+    """Routes of a lab without BGP: its one router spreads the shared prefix over all hosts, flow by flow."""
+    if topology.nodes[name].kind in (HOST, INTERNET):
+        return [f"route add default via {topology.uplink(name)[1].ip}"]
+    ways = {own.dev: other for own, other in topology.neighbours(name) if other.node in topology.hosts}
+    hops = " ".join(f"nexthop via {other.ip} dev {dev}" for dev, other in ways.items())
+    return [f"route add {prefix} {hops}" for prefix in (topology.shared, *topology.sites.values())]
+
+
+def _node_script(topology: Topology, name: str) -> str:
+    """Addresses, routes and offloads of one node, as shell over one `ip -batch`."""
+    node = topology.nodes[name]
+    ends = [own for own, _ in topology.neighbours(name)]
+    lines = ["link set lo up"]
+    for end in ends:
+        lines += [f"addr add {end.address} dev {end.dev}", f"link set {end.dev} up"]
+    if node.kind == HOST:
+        lines.append(f"addr add {topology.sites[node.site]}/32 dev lo")
+    if "silent" in node.services:
+        lines.append(f"route add blackhole {node.services['silent']}")
+    if node.kind == INTERNET or not topology.bgp:
+        lines += _static_routes(topology, name)
+    # XDP_TX and GRO both carry a packet on with its checksum unfinished: let the sender finish it.
+    offloads = [f"ethtool -K {end.dev} tx off" for end in ends]
+    if node.kind in (ISP, SITE_ROUTER):
+        # A veth takes what XDP sends from its peer only while it has NAPI, which GRO brings.
+        offloads = [f"{line} gro on" for line in offloads]
+    return "\n".join(["set -e", "ip -batch - <<END", *lines, "END", *offloads]) + "\n"
+
+
+def _sh(name: str, node: str) -> list:
+    return [*enter(name, node), "sh", "-s"]
+
+
+def create(topology: Topology, name: str) -> None:
+    """All namespaces with their links up; on failure what exists is left to `teardown`."""
+    nodes = topology.nodes
+    run(["ip", "-batch", "-"], "".join(f"netns add {name}-{node}\n" for node in nodes))
+    run_all([(_sh(name, node.name), _settings_script(node.kind)) for node in nodes.values()])
+    run(["ip", "-batch", "-"], "".join(
+        f"link add {a.dev} netns {name}-{a.node} type veth peer name {b.dev} netns {name}-{b.node}\n"
+        for a, b in topology.links))
+    run_all([(_sh(name, node), _node_script(topology, node)) for node in nodes])
+
+
+def routes(name: str, node: str) -> dict:
+    """prefix -> set of devices that the node's kernel would send it out of."""
+    found = {}
+    for route in json.loads(run(["ip", "-j", "-n", f"{name}-{node}", "route", "show"])):
+        devices = {hop["dev"] for hop in route.get("nexthops", [])} or {route.get("dev", "none")}
+        found[route["dst"]] = devices
+    return found
+
+
+def silence(topology: Topology, name: str, host: str) -> None:
+    """Cuts a host off as a power failure behind a switch does: packets vanish, the router's link stays up."""
+    router = topology.uplink(host)[1]
+    rules = "add table netdev cut\n" + "".join(
+        f"add chain netdev cut {router.dev}_{way} "
+        f"{{ type filter hook {way} device {router.dev} priority -500; policy drop; }}\n"
+        for way in ("ingress", "egress"))
+    run([*enter(name, router.node), "nft", "-f", "-"], rules)
+
+
+def is_bpffs(path: Path) -> bool:
+    return any(line.split()[1:3] == [str(path), "bpf"] for line in Path("/proc/self/mounts").read_text().splitlines())
+
+
+def mount_bpffs() -> None:
+    if not is_bpffs(Path("/sys/fs/bpf")):
+        run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"])

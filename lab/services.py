@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""What Internet nodes offer: nginx as web server, unbound as DNS server. Plain processes, one node each."""
+from pathlib import Path
+
+import net
+import place
+from topology import INTERNET, Topology
+
+NGINX = """user www-data;
+worker_processes 2;
+worker_rlimit_nofile 16384;
+pid {dir}/nginx.pid;
+error_log {dir}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+  log_format lab '$remote_addr $remote_port $host $status';
+  access_log {dir}/access.log lab;
+  keepalive_timeout {keepalive};
+  client_body_temp_path {dir}/tmp; proxy_temp_path {dir}/tmp; fastcgi_temp_path {dir}/tmp;
+  uwsgi_temp_path {dir}/tmp; scgi_temp_path {dir}/tmp;
+  server {{
+    listen 80 backlog=65535;
+    root {dir}/www;
+    location = / {{ default_type text/plain; return 200 "$remote_addr:$remote_port at {node}\\n"; }}
+  }}
+}}
+"""
+UNBOUND = """server:
+  interface: 0.0.0.0
+  access-control: 0.0.0.0/0 allow
+  chroot: ""
+  username: ""
+  directory: "{dir}"
+  pidfile: "{dir}/unbound.pid"
+  logfile: "{dir}/unbound.log"
+  use-syslog: no
+  do-daemonize: yes
+  do-ip6: no
+  incoming-num-tcp: 1000
+  module-config: "iterator"
+  local-zone: "{zone}." static
+{data}remote-control:
+  control-enable: no
+"""
+
+
+def _web(topology: Topology, node: str, given: dict, state: Path) -> list:
+    """/ tells the caller its address and port; /large is a file of large_mb MiB (sparse: no disk, no memory)."""
+    (state / "www").mkdir()
+    with open(state / "www" / "large", "wb") as large:
+        large.truncate(given.get("large_mb", 16) << 20)
+    keepalive = 65 if given.get("keepalive", True) else 0
+    (state / "nginx.conf").write_text(NGINX.format(dir=state, node=node, keepalive=keepalive))
+    return ["nginx", "-e", str(state / "error.log"), "-c", str(state / "nginx.conf")]
+
+
+def _dns(topology: Topology, node: str, zone: str, state: Path) -> list:
+    data = "".join(f'  local-data: "{other.name}.{zone}. 60 IN A {topology.address(other.name)}"\n'
+                   for other in topology.of_kind(INTERNET))
+    (state / "unbound.conf").write_text(UNBOUND.format(dir=state, zone=zone, data=data))
+    return ["unbound", "-c", str(state / "unbound.conf")]
+
+
+KINDS = {"web": _web, "dns": _dns}
+
+
+def start(topology: Topology, name: str) -> None:
+    """Both daemons return once they listen and have written their pid file."""
+    jobs = []
+    for node in topology.of_kind(INTERNET):
+        for kind, given in node.services.items():
+            if kind in KINDS:
+                argv = KINDS[kind](topology, node.name, given, place.state(name) / node.name)
+                jobs.append(([*net.enter(name, node.name), *argv], None))
+    net.run_all(jobs)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""A lab as data: sites, nodes and links read from YAML, and what follows from them."""
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+import yaml
+
+ISP, SITE_ROUTER, HOST, INTERNET = "isp", "router", "host", "internet"
+
+
+class TopologyError(Exception):
+    """The topology file says something that cannot be built; the text names it."""
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    kind: str                 # ISP, SITE_ROUTER, HOST or INTERNET
+    site: str | None          # key of Topology.sites
+    asn: int | None           # None: this node speaks no BGP
+    services: dict            # web: {...}, dns: zone, silent: prefix
+
+
+@dataclass(frozen=True)
+class End:
+    node: str
+    dev: str
+    address: IPv4Interface
+
+    @property
+    def ip(self) -> str:
+        return str(self.address.ip)
+
+    @property
+    def net(self) -> str:
+        return str(self.address.network)
+
+
+@dataclass(frozen=True)
+class Topology:
+    shared: str               # prefix every host announces
+    internal: str             # prefix the Internet never hears of
+    sites: dict               # site -> edge address
+    nodes: dict               # name -> Node, routers from the Internet inwards, then hosts, then the rest
+    links: list               # of (End, End)
+
+    @property
+    def bgp(self) -> bool:
+        return any(node.asn for node in self.nodes.values())
+
+    def of_kind(self, *kinds: str) -> list:
+        return [node for node in self.nodes.values() if node.kind in kinds]
+
+    @property
+    def hosts(self) -> list:
+        return [node.name for node in self.of_kind(HOST)]
+
+    def neighbours(self, name: str) -> list:
+        """(own End, other End) for each link of the node, in the file's order."""
+        own = [(a, b) for a, b in self.links if a.node == name]
+        return own + [(b, a) for a, b in self.links if b.node == name]
+
+    def uplink(self, name: str) -> tuple:
+        """(own End, router's End) of a node with one link: a host, or an Internet node."""
+        return self.neighbours(name)[0]
+
+    def address(self, name: str) -> str:
+        return self.uplink(name)[0].ip
+
+    def hosts_at(self, site: str) -> list:
+        return [node.name for node in self.of_kind(HOST) if node.site == site]
+
+    def ends_towards(self, name: str, kind: str) -> list:
+        """The node's own ends of links to nodes of that kind."""
+        return [own for own, other in self.neighbours(name) if self.nodes[other.node].kind == kind]
+
+
+def _end(text: str, nodes: dict) -> End:
+    try:
+        place, address = text.split()
+        node, dev = place.split(":")
+        end = End(node, dev, IPv4Interface(address))
+    except ValueError as error:
+        raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN' ({error})") from None
+    if node not in nodes:
+        raise TopologyError(f"link end {text!r}: no node is called {node}")
+    return end
+
+
+def _nodes(raw: dict) -> dict:
+    found = {}
+
+    def add(section: str, kind_of) -> None:
+        for name, given in (raw.get(section) or {}).items():
+            given = dict(given or {})
+            if name in found:
+                raise TopologyError(f"{section}: {name} is there twice")
+            node = Node(name, kind_of(given), given.pop("site", None), given.pop("as", None), given)
+            if node.site is not None and node.site not in raw["sites"]:
+                raise TopologyError(f"{section}: {name}: no site is called {node.site}")
+            found[name] = node
+
+    add("routers", lambda given: SITE_ROUTER if "site" in given else ISP)
+    add("hosts", lambda given: HOST)
+    add("internet", lambda given: INTERNET)
+    return dict(sorted(found.items(), key=lambda item: [ISP, SITE_ROUTER, HOST, INTERNET].index(item[1].kind)))
+
+
+def _check(topology: Topology) -> None:
+    for node in topology.of_kind(HOST, INTERNET):
+        if len(topology.neighbours(node.name)) != 1:
+            raise TopologyError(f"{node.name}: a host or Internet node has exactly one link")
+    for name in topology.hosts:
+        if topology.nodes[name].site is None:
+            raise TopologyError(f"{name}: a host needs a site")
+    if not topology.bgp and len(topology.of_kind(ISP, SITE_ROUTER)) != 1:
+        raise TopologyError("without AS numbers there is exactly one router")
+
+
+def load(path: str | Path) -> Topology:
+    """The topology in a file; raises TopologyError, or OSError if it cannot be read."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+        nodes = _nodes(raw)
+        topology = Topology(
+            shared=str(IPv4Network(raw["shared"])), internal=str(IPv4Network(raw["internal"])),
+            sites={site: str(IPv4Address(given["edge"])) for site, given in raw["sites"].items()},
+            nodes=nodes, links=[(_end(a, nodes), _end(b, nodes)) for a, b in raw["links"]])
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TopologyError(f"{path}: {type(error).__name__}: {error}") from None
+    _check(topology)
+    return topology
