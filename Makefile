@@ -14,7 +14,7 @@ deps:
 	@$(SUDO) tools/deps
 
 demo: all
-	@$(SUDO) env BUILD=$(abspath $(BUILD)) BREAK=$(BREAK) python3 lab/demo.py
+	@$(SUDO) env BUILD=$(abspath $(BUILD)) BREAK=$(BREAK) /usr/bin/python3 lab/demo.py
 
 check: all
 	@$(SUDO) env BUILD=$(abspath $(BUILD)) tests/run

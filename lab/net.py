@@ -56,6 +56,14 @@ def _static_routes(topology: Topology, name: str) -> list:
     return [f"route add {prefix} {hops}" for prefix in (topology.shared, *topology.sites.values())]
 
 
+def _pass_program() -> Path:
+    """What the far end of a host's uplink must carry; pass.bpf.c says why."""
+    program = place.binary("lab/pass.bpf.o")
+    if not program.exists():
+        raise place.LabError(f"{program} is missing; try: make")
+    return program
+
+
 def _node_script(topology: Topology, name: str) -> str:
     """Addresses, routes and offloads of one node, as shell over one `ip -batch`."""
     node = topology.nodes[name]
@@ -69,11 +77,10 @@ def _node_script(topology: Topology, name: str) -> str:
         lines.append(f"route add blackhole {node.services['silent']}")
     if node.kind == INTERNET or not topology.bgp:
         lines += _static_routes(topology, name)
-    # XDP_TX and GRO both carry a packet on with its checksum unfinished: let the sender finish it.
+    # XDP_TX carries a packet on with its checksum unfinished: let the sender finish it.
     offloads = [f"ethtool -K {end.dev} tx off" for end in ends]
     if node.kind in (ISP, SITE_ROUTER):
-        # A veth takes what XDP sends from its peer only while it has NAPI, which GRO brings.
-        offloads = [f"{line} gro on" for line in offloads]
+        offloads += [f"ip link set dev {end.dev} xdpdrv obj {_pass_program()} sec xdp" for end in ends]
     return "\n".join(["set -e", "ip -batch - <<END", *lines, "END", *offloads]) + "\n"
 
 

@@ -105,7 +105,7 @@ static int own_index(const struct ps_cli *cli, const struct ps_plan *plan, unsig
 static int choose_class(const struct ps_cli *cli, const struct wish *wish, char **ret_name)
 {
 	ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
-	unsigned host;
+	unsigned host = 0;
 	int r = ps_cli_plan(cli, NULL, &plan);
 
 	if (r == PS_EXIT_DONE)
