@@ -77,15 +77,16 @@ static void find_short(struct ps_check *c, unsigned pool, unsigned site,
 	const char *site_name = c->plan->sites[site].name;
 
 	if (supply->slices < hosts)
-		ps_walk_find(c->w, draft[pool].name.at,
-			     "pool \"%s\" has %llu slices at site \"%s\", which has %zu hosts: add "
-			     "addresses or make the slices smaller",
-			     ps_quote(pool_name).text, (unsigned long long)supply->slices,
-			     ps_quote(site_name).text, hosts);
+		ps_walk_find(
+			c->w, draft[pool].name.at,
+			"pool \"%s\" has %llu slice(s) at site \"%s\", which has %zu host(s): add "
+			"addresses or make the slices smaller",
+			ps_quote(pool_name).text, (unsigned long long)supply->slices,
+			ps_quote(site_name).text, hosts);
 	else if (supply->slices - supply->taken < hosts - supply->holders)
 		ps_walk_find(
 			c->w, draft[pool].name.at,
-			"pool \"%s\" has %llu free slices at site \"%s\" for %zu hosts without "
+			"pool \"%s\" has %llu free slice(s) at site \"%s\" for %zu host(s) without "
 			"one: add addresses",
 			ps_quote(pool_name).text,
 			(unsigned long long)(supply->slices - supply->taken),

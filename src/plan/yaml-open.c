@@ -103,36 +103,68 @@ static void start(yaml_parser_t *parser, const char *text, size_t len)
 	yaml_parser_set_input_string(parser, (const unsigned char *)text, len);
 }
 
-/* libyaml compares every anchor with all before it: too many of them are a way to hang it. */
-static size_t count_anchors(const char *text, size_t len)
+/* How many levels a token adds. */
+static int nesting_of(yaml_token_type_t type)
 {
-	yaml_parser_t parser;
-	size_t n = 0;
+	switch (type) {
+	case YAML_BLOCK_SEQUENCE_START_TOKEN:
+	case YAML_BLOCK_MAPPING_START_TOKEN:
+	case YAML_FLOW_SEQUENCE_START_TOKEN:
+	case YAML_FLOW_MAPPING_START_TOKEN:
+		return 1;
+	case YAML_BLOCK_END_TOKEN:
+	case YAML_FLOW_SEQUENCE_END_TOKEN:
+	case YAML_FLOW_MAPPING_END_TOKEN:
+		return -1;
+	default:
+		return 0;
+	}
+}
+
+/* libyaml compares every anchor with all before it, and 0.2.5 looks at every open bracket for every
+ * token: too many of either are a way to hang it, so they are counted token by token first. */
+static bool is_tame(struct ps_walk *w, yaml_parser_t *parser)
+{
+	unsigned anchors = 0;
+	int depth = 0;
 	bool more = true;
 
-	if (!yaml_parser_initialize(&parser))
-		return 0;
-	start(&parser, text, len);
 	while (more) {
 		yaml_token_t token;
 
-		if (!yaml_parser_scan(&parser, &token))
-			break;
-		n += token.type == YAML_ANCHOR_TOKEN;
-		more = token.type != YAML_STREAM_END_TOKEN;
+		if (!yaml_parser_scan(parser, &token))
+			return true; /* loading will say what is wrong */
+		anchors += token.type == YAML_ANCHOR_TOKEN;
+		depth += nesting_of(token.type);
+		if (anchors > PS_WALK_ANCHORS_MAX || depth > PS_WALK_DEPTH_MAX) {
+			ps_walk_find(
+				w, spot_of(token.start_mark),
+				depth > PS_WALK_DEPTH_MAX
+					? "nested more than %d deep: a plan never is"
+					: "more than %d anchors (`&name`): write the values out",
+				depth > PS_WALK_DEPTH_MAX ? PS_WALK_DEPTH_MAX
+							  : PS_WALK_ANCHORS_MAX);
+			more = false;
+		}
+		more = more && token.type != YAML_STREAM_END_TOKEN;
 		yaml_token_delete(&token);
 	}
-	yaml_parser_delete(&parser);
-	return n;
+	return anchors <= PS_WALK_ANCHORS_MAX && depth <= PS_WALK_DEPTH_MAX;
 }
 
-static bool too_many_anchors(const char *text, size_t len)
+static bool check_tame(struct ps_walk *w, const char *text, size_t len)
 {
-	size_t ampersands = 0;
+	yaml_parser_t parser;
+	bool tame;
 
-	for (size_t i = 0; i < len; i++)
-		ampersands += text[i] == '&';
-	return ampersands > PS_WALK_ANCHORS_MAX && count_anchors(text, len) > PS_WALK_ANCHORS_MAX;
+	if (!yaml_parser_initialize(&parser)) {
+		w->error = -ENOMEM;
+		return false;
+	}
+	start(&parser, text, len);
+	tame = is_tame(w, &parser);
+	yaml_parser_delete(&parser);
+	return tame;
 }
 
 /* A stream may hold several documents; a plan is the only one in its file. */
@@ -178,12 +210,8 @@ void ps_walk_open(struct ps_walk *w, const char *text, size_t len)
 			     "the file has %zu bytes: at most %d are read", len, PS_WALK_TEXT_MAX);
 		return;
 	}
-	if (too_many_anchors(text, len)) {
-		ps_walk_find(w, (struct ps_spot){0, 0},
-			     "more than %d anchors (`&name`): write the values out",
-			     PS_WALK_ANCHORS_MAX);
+	if (!check_tame(w, text, len))
 		return;
-	}
 	if (!yaml_parser_initialize(&parser)) {
 		w->error = -ENOMEM;
 		return;

@@ -134,7 +134,7 @@ static bool pairs_read(struct ps_walk *w, const char *what, yaml_node_t *node, s
 		ps_walk_alloc(w, (size_t)(node->data.mapping.pairs.top - p), sizeof(*ret->items));
 	for (; ret->items && p < node->data.mapping.pairs.top; p++) {
 		yaml_node_t *key = yaml_document_get_node(&w->doc, p->key);
-		const char *text = scalar(w, "a key", key);
+		const char *text = scalar(w, "key", key);
 
 		if (text)
 			ret->items[ret->n++] = (struct pair){
@@ -233,18 +233,20 @@ static bool number_of(const char *text, uint64_t *ret)
 void ps_read_number(struct ps_walk *w, const struct ps_field *field, yaml_node_t *node, void *ret)
 {
 	const char *text = scalar(w, field->key, node);
-	struct ps_number_at number = {.set = true, .at = ps_walk_spot(node)};
+	struct ps_number_at *number = ret;
 
+	number->at = ps_walk_spot(node);
 	if (!text)
 		return;
-	if (number_of(text, &number.value) && number.value >= field->min &&
-	    number.value <= field->max)
-		*(struct ps_number_at *)ret = number;
-	else if (field->min == field->max)
-		ps_walk_find(w, number.at, "`%s` is \"%s\": it must be %llu", field->key,
+	number->set = number_of(text, &number->value) && number->value >= field->min &&
+		      number->value <= field->max;
+	if (number->set)
+		return;
+	if (field->min == field->max)
+		ps_walk_find(w, number->at, "`%s` is \"%s\": it must be %llu", field->key,
 			     ps_quote(text).text, (unsigned long long)field->min);
 	else
-		ps_walk_find(w, number.at, "`%s` is \"%s\": it must be a number from %llu to %llu",
+		ps_walk_find(w, number->at, "`%s` is \"%s\": it must be a number from %llu to %llu",
 			     field->key, ps_quote(text).text, (unsigned long long)field->min,
 			     (unsigned long long)field->max);
 }
@@ -288,14 +290,14 @@ void ps_read_word(struct ps_walk *w, const struct ps_field *field, yaml_node_t *
 void ps_read_ip(struct ps_walk *w, const struct ps_field *field, yaml_node_t *node, void *ret)
 {
 	const char *text = scalar(w, field->key, node);
-	struct ps_ip_at ip = {.set = true, .at = ps_walk_spot(node)};
+	struct ps_ip_at *ip = ret;
 
+	ip->at = ps_walk_spot(node);
 	if (!text)
 		return;
-	if (ps_ip_parse(text, &ip.ip) == 0)
-		*(struct ps_ip_at *)ret = ip;
-	else
-		ps_walk_find(w, ip.at, "`%s` is \"%s\": it must be an address like 192.0.2.1",
+	ip->set = ps_ip_parse(text, &ip->ip) == 0;
+	if (!ip->set)
+		ps_walk_find(w, ip->at, "`%s` is \"%s\": it must be an address like 192.0.2.1",
 			     field->key, ps_quote(text).text);
 }
 
@@ -323,20 +325,21 @@ static bool network_text(const char *text, char ret[PS_PREFIX_TEXT_MAX])
 void ps_read_prefix(struct ps_walk *w, const struct ps_field *field, yaml_node_t *node, void *ret)
 {
 	const char *text = scalar(w, field->key, node);
-	struct ps_prefix_at prefix = {.set = true, .at = ps_walk_spot(node)};
+	struct ps_prefix_at *prefix = ret;
 	char net[PS_PREFIX_TEXT_MAX];
 	int r;
 
+	prefix->at = ps_walk_spot(node);
 	if (!text)
 		return;
-	r = ps_prefix_parse(text, &prefix.prefix);
-	if (r == 0)
-		*(struct ps_prefix_at *)ret = prefix;
-	else if (r == -EDOM && network_text(text, net))
-		ps_walk_find(w, prefix.at, "`%s` is %s, which has host bits set: the network is %s",
-			     field->key, ps_quote(text).text, net);
-	else
-		ps_walk_find(w, prefix.at, "`%s` is \"%s\": it must be a prefix like 192.0.2.0/24",
+	r = ps_prefix_parse(text, &prefix->prefix);
+	prefix->set = r == 0;
+	if (r == -EDOM && network_text(text, net))
+		ps_walk_find(w, prefix->at,
+			     "`%s` is %s, which has host bits set: the network is %s", field->key,
+			     ps_quote(text).text, net);
+	else if (r < 0)
+		ps_walk_find(w, prefix->at, "`%s` is \"%s\": it must be a prefix like 192.0.2.0/24",
 			     field->key, ps_quote(text).text);
 }
 
@@ -344,8 +347,8 @@ static void check_count(struct ps_walk *w, const yaml_node_t *node, const char *
 			size_t max)
 {
 	if (n > max)
-		ps_walk_find(w, ps_walk_spot(node), "%zu times %s: at most %zu are supported", n,
-			     what, max);
+		ps_walk_find(w, ps_walk_spot(node),
+			     "%zu entries in `%s`: at most %zu are supported", n, what, max);
 }
 
 static void item_read(struct ps_walk *w, const struct ps_section *section, yaml_node_t *node,
@@ -367,7 +370,7 @@ void ps_read_named(struct ps_walk *w, const struct ps_field *field, yaml_node_t 
 
 	list->at = ps_walk_spot(node);
 	(void)pairs_read(w, field->key, node, &pairs);
-	check_count(w, node, section->what, pairs.n, section->max);
+	check_count(w, node, field->key, pairs.n, section->max);
 	list->items = ps_walk_alloc(w, pairs.n, section->size);
 	for (size_t i = 0; list->items && i < pairs.n; i++) {
 		struct ps_text_at *item = (void *)((char *)list->items + list->n * section->size);
@@ -420,7 +423,7 @@ void ps_read_items(struct ps_walk *w, const struct ps_field *field, yaml_node_t 
 	struct ps_list *list = ret;
 
 	list_read(w, field, node, section->size, read_item, list);
-	check_count(w, node, section->what, list->n, section->max);
+	check_count(w, node, field->key, list->n, section->max);
 }
 
 void ps_read_texts(struct ps_walk *w, const struct ps_field *field, yaml_node_t *node, void *ret)

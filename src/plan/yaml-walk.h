@@ -18,6 +18,7 @@
 enum {
 	PS_WALK_TEXT_MAX = 8 << 20,    /* bytes of a file; 65,536 addresses dealt to 31 hosts fit */
 	PS_WALK_ANCHORS_MAX = 1000,    /* libyaml looks them up one by one */
+	PS_WALK_DEPTH_MAX = 32,        /* a plan needs 6 */
 	PS_WALK_FINDINGS_MAX = 1000,   /* more do not help anybody */
 	PS_WALK_SUGGESTIONS_MAX = 100, /* findings that get a costly "did you mean" */
 	PS_WALK_VISITS_PER_NODE = 16,  /* aliases may repeat a file this often */

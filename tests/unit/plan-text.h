@@ -19,13 +19,13 @@
 	"  lhr1: { site: LHR, underlay: 10.1.1.1, uplinks: [eth0] }\n" \
 	"  lhr2: { site: LHR, underlay: 10.1.2.1, uplinks: [eth0] }\n" \
 	"  cdg1: { site: CDG, underlay: 10.2.1.1, uplinks: [eth0] }\n"
-#define PLAN_POOLS                                              \
-	"pools:\n"                                              \
-	"  gb:\n"                                               \
-	"    tags: { country: GB, trust: trusted }\n"           \
-	"    addresses:\n"                                      \
-	"      - { prefix: 198.51.100.0/26, site: LHR }\n"      \
-	"      - { prefix: 198.51.100.64/26, site: CDG }\n"     \
+#define PLAN_POOLS                                          \
+	"pools:\n"                                          \
+	"  gb:\n"                                           \
+	"    tags: { country: GB, trust: trusted }\n"       \
+	"    addresses:\n"                                  \
+	"      - { prefix: 198.51.100.0/26, site: LHR }\n"  \
+	"      - { prefix: 198.51.100.64/26, site: CDG }\n" \
 	"  own: { slice: whole, addresses: [ { prefix: 203.0.113.0/30, site: LHR } ] }\n"
 #define PLAN_TEXT PLAN_HEAD PLAN_POOLS /* 15 lines */
 
