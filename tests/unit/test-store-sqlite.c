@@ -222,13 +222,11 @@ static void a_file_that_was_refused_is_left_as_it_was(void **state)
 	assert_memory_equal(before, after, len_before);
 }
 
-/* Runs check in a child without root's rights; all may enter the folder. */
+/* Runs check in a child without root's rights. */
 static void run_unprivileged(struct fixture *f, void (*check)(struct fixture *f))
 {
-	pid_t pid;
+	pid_t pid = fork();
 
-	assert_int_equal(chmod(f->folder, 0755), 0);
-	pid = fork();
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		if (geteuid() == 0 &&
@@ -255,8 +253,8 @@ static void a_store_that_may_not_be_read_or_written_is_eacces(void **state)
 	struct fixture *f = *state;
 
 	assert_int_equal(chmod(f->folder, 0555), 0);
-	if (geteuid() == 0) /* a folder of one's own is writable */
-		run_unprivileged(f, check_refused_for_access);
+	run_unprivileged(f, check_refused_for_access);
+	assert_int_equal(chmod(f->folder, 0777), 0);
 	make_store(f->url, 1);
 	assert_int_equal(chmod(f->path, 0000), 0);
 	run_unprivileged(f, check_refused_for_access);
