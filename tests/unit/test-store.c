@@ -502,8 +502,10 @@ static void a_reader_that_trusts_the_watch_misses_no_change_of_another_process(v
 	assert_int_equal(pipe(acks), 0);
 	pid = fork();
 	assert_true(pid >= 0);
-	if (pid == 0)
+	if (pid == 0) {
+		close(acks[1]); /* so that it ends when we fail */
 		write_when_acknowledged(f->url, N, acks[0]);
+	}
 	for (uint64_t seen = 0; seen < N;) {
 		ps_auto(ps_store_values_clear) struct ps_store_values changes = {0};
 
