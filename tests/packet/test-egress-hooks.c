@@ -330,6 +330,50 @@ static void a_killed_program_leaves_no_claims(void **state)
 	wait_for_claims(0);
 }
 
+/* Connects to far[0] until refused, tells how often, and keeps the sockets until `hold` closes. */
+static pid_t fork_filler(const int go[2], const int tell[2], const int hold[2])
+{
+	pid_t pid = fork();
+	int n = 0, fd;
+	char byte;
+
+	if (pid)
+		return pid;
+	close(go[1]);
+	close(hold[1]);
+	(void)!read(go[0], &byte, 1);
+	while ((fd = dial(SOCK_STREAM, far[0])) >= 0)
+		n++;
+	if (fd != -EADDRNOTAVAIL)
+		n = -1000;
+	(void)!write(tell[1], &n, sizeof(n));
+	(void)!read(hold[0], &byte, 1);
+	_exit(0);
+}
+
+static void two_programs_at_once_get_all_ports_and_none_twice(void **state)
+{
+	int go[2], tell[2], hold[2], n, total = 0;
+	pid_t pids[2];
+
+	(void)state;
+	assert_int_equal(pipe(go) | pipe(tell) | pipe(hold), 0);
+	for (size_t i = 0; i < 2; i++)
+		pids[i] = fork_filler(go, tell, hold);
+	close(go[1]);
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(read(tell[0], &n, sizeof(n)), sizeof(n));
+		total += n;
+	}
+	assert_int_equal(total, LAB_PORTS);
+	assert_int_equal(n_claims(), LAB_PORTS);
+	close(hold[1]);
+	for (size_t i = 0; i < 2; i++)
+		waitpid(pids[i], NULL, 0);
+	wait_for_claims(0);
+	close_all((int[]){go[0], tell[0], tell[1], hold[0]}, 4);
+}
+
 static void a_connection_refused_gives_its_port_back(void **state)
 {
 	int fd = new_socket(SOCK_STREAM);
@@ -782,6 +826,28 @@ static void a_connection_without_timestamps_keeps_its_port_for_time_wait(void **
 	close(fd);
 }
 
+static void a_full_table_is_enobufs_until_it_is_swept(void **state)
+{
+	const struct ps_claim past = {.free_after_ns = 1};
+	struct ps_claim_key key = {.protocol = 255};
+	uint64_t n;
+	int fd;
+
+	(void)state;
+	for (unsigned i = 0; i < PS_CLAIMS_MAX; i++) {
+		key.src = i;
+		assert_int_equal(
+			bpf_map_update_elem(ps_egress_claims_fd(egress), &key, &past, BPF_ANY), 0);
+	}
+	assert_int_equal(dial(SOCK_STREAM, far[0]), -ENOBUFS);
+	assert_int_equal(counter(PS_EGRESS_NO_MEMORY), 1);
+	assert_int_equal(ps_egress_sweep(egress, &n), 0);
+	assert_int_equal(n, PS_CLAIMS_MAX);
+	fd = dial(SOCK_STREAM, far[0]);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
 static void observing_changes_nothing(void **state)
 {
 	int fd;
@@ -926,6 +992,7 @@ int main(void)
 		FACT(connected_udp_uses_every_port_towards_each_destination_and_then_is_told),
 		FACT(a_refused_socket_connects_once_a_port_is_free),
 		FACT(a_killed_program_leaves_no_claims),
+		FACT(two_programs_at_once_get_all_ports_and_none_twice),
 		FACT(a_connection_refused_gives_its_port_back),
 		FACT(binding_first_ends_in_the_slice),
 		FACT(bind_refuses_what_is_not_ours),
@@ -945,6 +1012,7 @@ int main(void)
 		FACT(sockets_of_other_namespaces_are_left_alone),
 		FACT(a_new_generation_keeps_the_claims_of_open_connections),
 		FACT(a_connection_without_timestamps_keeps_its_port_for_time_wait),
+		FACT(a_full_table_is_enobufs_until_it_is_swept),
 		FACT(observing_changes_nothing),
 		FACT(mss_is_lowered_and_never_raised),
 		FACT(events_come_once_a_second_and_say_how_many_were_held_back),

@@ -121,7 +121,7 @@ static size_t put_icmp(uint8_t *at, const struct packet *p)
 	if (!p->quoted)
 		return n;
 	/* We quote what came to us: its destination port is ours. */
-	n += put_ip4(at + n, p->dst, p->src, p->quoted);
+	n += put_ip4(at + n, "192.0.2.7", p->src, p->quoted);
 	if (p->quoted == IPPROTO_ICMP) {
 		memset(at + n, 0, 8);
 		put16(at + n + 4, p->sport);
@@ -283,12 +283,10 @@ static void only_our_ports_leave_with_a_shared_address(void **state)
 
 static void the_same_holds_without_an_ethernet_header(void **state)
 {
-	(void)state;
-	/* The kernel makes test packets with 14 bytes of link header, which this program takes for
-	 * the packet; so it must read the IPv4 header at the very start. */
 	const struct packet wrong = {.src = "198.51.100.1", .protocol = 6, .sport = 1};
 	const struct packet ours = {.src = "198.51.100.1", .protocol = 6, .sport = 4096};
 
+	(void)state;
 	assert_int_equal(run(egress->guard->progs.ps_guard_out_ip, &wrong, false), TC_ACT_SHOT);
 	assert_int_equal(run(egress->guard->progs.ps_guard_out_ip, &ours, false), TC_ACT_UNSPEC);
 }
