@@ -744,8 +744,36 @@ static void sockets_of_other_namespaces_are_left_alone(void **state)
 	close(server);
 }
 
+static uint32_t link_id(const char *name)
+{
+	struct bpf_link_info info = {0};
+	uint32_t len = sizeof(info);
+	char path[160];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", lab.pins, name);
+	fd = bpf_obj_get(path);
+	assert_true(fd >= 0);
+	assert_int_equal(bpf_obj_get_info_by_fd(fd, &info, &len), 0);
+	close(fd);
+	return info.id;
+}
+
+static void a_listener_gives_its_port_back(void **state)
+{
+	int fd = new_socket(SOCK_STREAM);
+
+	(void)state;
+	assert_int_equal(try_bind(fd, "198.51.100.1", LAB_FIRST_PORT + 3), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	assert_int_equal(n_claims(), 1);
+	close(fd);
+	wait_for_claims(0);
+}
+
 static void a_new_generation_keeps_the_claims_of_open_connections(void **state)
 {
+	uint32_t link = link_id("hook-connect4");
 	int fds[LAB_PORTS], fd;
 
 	(void)state;
@@ -754,6 +782,7 @@ static void a_new_generation_keeps_the_claims_of_open_connections(void **state)
 		assert_true(fds[i] >= 0);
 	}
 	start();
+	assert_int_equal(link_id("hook-connect4"), link);
 	assert_int_equal(n_claims(), LAB_PORTS);
 	assert_int_equal(dial(SOCK_STREAM, far[0]), -EADDRNOTAVAIL);
 	plan.choices[0] = plan.choices[1];
@@ -1010,6 +1039,7 @@ int main(void)
 		FACT(ipv4_inside_ipv6_sockets_is_served_too),
 		FACT(native_ipv6_is_refused_so_that_programs_fall_back),
 		FACT(sockets_of_other_namespaces_are_left_alone),
+		FACT(a_listener_gives_its_port_back),
 		FACT(a_new_generation_keeps_the_claims_of_open_connections),
 		FACT(a_connection_without_timestamps_keeps_its_port_for_time_wait),
 		FACT(a_full_table_is_enobufs_until_it_is_swept),
