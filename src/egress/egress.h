@@ -33,7 +33,9 @@ struct ps_egress_match {
 
 /* Everything the hooks need to know, borrowed while ps_egress_load() runs. */
 struct ps_egress_config {
-	const struct ps_egress_slice *slices; /* of this host, grouped as `choices` says */
+	/* Of this host, grouped as `choices` says.  A slice that is being drained stands in no choice:
+	 * the guard still lets its packets pass, the hooks draw no port of it. */
+	const struct ps_egress_slice *slices;
 	size_t n_slices;
 	const struct ps_choice *choices; /* by class */
 	size_t n_choices;
