@@ -39,15 +39,15 @@ enum {
 	X(DROP_REJECT_LIMIT, "drop_reject_limit", "nobody owns the port: over the reject rate")    \
 	X(DROP_REJECT_STALE, "drop_reject_stale", "nobody owns the port: table not known fresh")   \
 	X(DROP_REJECT_NEVER, "drop_reject_never",                                                  \
-	  "nobody owns the port: RST or ICMP error itself")                                        \
+	  "nobody owns the port: RST, ICMP or group address")                                      \
 	X(DROP_NO_STEPS, "drop_no_steps", "encapsulated with no steps left and not for this host") \
 	X(DROP_OTHER_SITE, "drop_other_site", "encapsulated, but the address is at another site")  \
 	X(DROP_FRAGMENT, "drop_fragment", "fragment of a packet to a shared address")              \
 	X(DROP_PROTOCOL, "drop_protocol", "protocol without ports")                                \
 	X(DROP_ICMP_TYPE, "drop_icmp_type", "ICMP type that has no owner")                         \
 	X(DROP_ECHO_REQUEST, "drop_echo_request", "ping to a shared address")                      \
-	X(DROP_TRUNCATED, "drop_truncated", "headers end before they should")                      \
-	X(DROP_HEADER, "drop_header", "malformed IPv4 header")                                     \
+	X(DROP_TRUNCATED, "drop_truncated", "packet ends before its headers say")                  \
+	X(DROP_HEADER, "drop_header", "malformed IPv4 or TCP header")                              \
 	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
 	X(DROP_TOO_BIG, "drop_too_big", "does not fit the underlay once encapsulated")             \

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/own.h"
@@ -211,6 +212,32 @@ static void answers_have_right_checksums_for_all_values(void **state)
 	}
 }
 
+/* One line of the table of reasons in doc/dispatch.md. */
+struct doc_row {
+	const char *label, *text;
+};
+
+#define DOC_ROW(name, label, text) {label, text},
+
+static void the_manual_lists_every_reason_in_order(void **state)
+{
+	static const struct doc_row reasons[] = {PS_DISPATCH_REASONS(DOC_ROW)};
+	FILE *file = fopen(PS_SOURCE_DIR "/doc/dispatch.md", "r");
+	char line[512], expected[512];
+	size_t n = 0;
+
+	(void)state;
+	assert_non_null(file);
+	while (n < PS_N_ELEMENTS(reasons) && fgets(line, sizeof(line), file)) {
+		snprintf(expected, sizeof(expected), "| %zu | `%s` | %s |\n", n, reasons[n].label,
+			 reasons[n].text);
+		n += strcmp(line, expected) == 0;
+	}
+	fclose(file);
+	if (n < PS_N_ELEMENTS(reasons))
+		fail_msg("doc/dispatch.md lacks: %s", expected);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +249,7 @@ int main(void)
 		cmocka_unit_test(outer_source_ports_spread_over_the_dynamic_range),
 		cmocka_unit_test(a_budget_allows_a_burst_of_one_second_and_then_its_rate),
 		cmocka_unit_test(the_outer_checksum_made_from_the_partial_sum_is_right),
+		cmocka_unit_test(the_manual_lists_every_reason_in_order),
 		cmocka_unit_test(answers_have_right_checksums_for_all_values),
 	};
 
