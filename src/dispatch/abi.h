@@ -2,7 +2,7 @@
 /*
  * What the dispatcher's kernel half and user half share: map layouts, reasons, wire constants.
  *
- *   index[dst >> 16] --> block[dst >> 8 & 255] --> address[dst & 255] --> owners[row + slice / 32]
+ *   index16[dst >> 16] --> block[dst >> 8 & 255] --> address[dst & 255] --> owners[row + slice / 32]
  *      8 bytes, 0: none     __u32, 0: none            8 bytes                one byte a slice
  *
  * The index alone decides that a packet is not ours.  One byte names the owner, so a change of
@@ -21,7 +21,8 @@ enum {
 	PS_OWNER_NONE = 0,
 	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */
 	PS_GUE_STEPS_MAX = 2,
-	PS_OVERHEAD_V4 = 28, /* outer IPv4 and UDP header, bytes */
+	PS_REJECTS_PER_S = 1000, /* preset, per CPU; as net.ipv4.icmp_msgs_per_sec */
+	PS_OVERHEAD_V4 = 28,     /* outer IPv4 and UDP header, bytes */
 };
 
 /* What the dispatcher did with a packet, and why: enum, metric label, sentence.  The order is the
@@ -38,20 +39,21 @@ enum {
 	X(DROP_REJECT_LIMIT, "drop_reject_limit", "nobody owns the port: over the reject rate")    \
 	X(DROP_REJECT_STALE, "drop_reject_stale", "nobody owns the port: table not known fresh")   \
 	X(DROP_REJECT_NEVER, "drop_reject_never",                                                  \
-	  "nobody owns the port: RST or ICMP error itself")                                        \
+	  "nobody owns the port: RST, ICMP or group address")                                      \
 	X(DROP_NO_STEPS, "drop_no_steps", "encapsulated with no steps left and not for this host") \
 	X(DROP_OTHER_SITE, "drop_other_site", "encapsulated, but the address is at another site")  \
 	X(DROP_FRAGMENT, "drop_fragment", "fragment of a packet to a shared address")              \
 	X(DROP_PROTOCOL, "drop_protocol", "protocol without ports")                                \
 	X(DROP_ICMP_TYPE, "drop_icmp_type", "ICMP type that has no owner")                         \
 	X(DROP_ECHO_REQUEST, "drop_echo_request", "ping to a shared address")                      \
-	X(DROP_TRUNCATED, "drop_truncated", "headers end before they should")                      \
-	X(DROP_HEADER, "drop_header", "malformed IPv4 header")                                     \
+	X(DROP_TRUNCATED, "drop_truncated", "packet ends before its headers say")                  \
+	X(DROP_HEADER, "drop_header", "malformed IPv4 or TCP header")                              \
 	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
 	X(DROP_TOO_BIG, "drop_too_big", "does not fit the underlay once encapsulated")             \
 	X(DROP_NO_HOP, "drop_no_hop", "next hop of the owner is not resolved")                     \
-	X(DROP_ROOM, "drop_room", "no head room to encapsulate")
+	X(DROP_ROOM, "drop_room", "no head room to encapsulate")                                   \
+	X(DROP_EMBEDDED, "drop_embedded", "ICMP error about a packet that we cannot have sent")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
@@ -78,14 +80,15 @@ struct ps_owners {
 
 /* Element of map `groups`: the hosts that share some addresses. */
 struct ps_group {
-	__u16 host[PS_GROUP_MAX + 1]; /* index into `hosts`; [0] is not used */
+	__u16 host[PS_GROUP_MAX + 1]; /* index into `hosts`; [0]: how many are used */
 };
 
-/* Ethernet header of the next hop and the interface to leave by.  ifindex 0: not resolved. */
+/* Ethernet header of the next hop and the interface to leave by.  ifindex 0: not resolved.
+ * Two aligned words, each written by one store while the program runs (steer.h, ps_hop_read). */
 struct ps_hop {
 	__u8 dst_mac[6], src_mac[6];
 	__u32 ifindex;
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct ps_hop) == 16, "map value layout is ABI");
 
 /* Element of maps `hosts` and `edges` (one for each site): where to send and how. */
@@ -112,6 +115,11 @@ struct ps_dispatch_config {
 };
 _Static_assert(sizeof(struct ps_dispatch_config) == 40, "map value layout is ABI");
 
+/* Element of per-CPU map `budget`: when the answers given so far are paid for. */
+struct ps_budget {
+	__u64 paid_ns; /* CLOCK_BOOTTIME */
+};
+
 /* Key of map `services`: a published port of this host. */
 struct ps_service_key {
 	__be32 address;
@@ -119,5 +127,6 @@ struct ps_service_key {
 	__u8 protocol;
 	__u8 pad;
 };
+_Static_assert(sizeof(struct ps_service_key) == 8, "map key layout is ABI");
 
 #endif

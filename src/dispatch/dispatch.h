@@ -18,12 +18,15 @@ struct ps_dispatch;
 
 struct ps_dispatch_options {
 	const char *pin_dir; /* below a bpffs, exists; links, counters are pinned here */
-	int claims_fd;       /* map of ports in use (egress/abi.h), -1: none */
+	int claims_fd;       /* map of ports in use (egress/abi.h), borrowed; -1: none */
 	bool observe;        /* count, but pass every packet */
 };
 
 /* Loads one generation: program and tables, not attached.  table and options are copied from.
- * Kernel complaints come with the tail of the verifier's log in *ret_message (caller frees). */
+ * Kernel complaints come with the tail of the verifier's log in *ret_message (caller frees; set
+ * only on failure, may then be NULL; pass NULL if not wanted).  Next hops, freshness
+ * and reject rate are those in table (unresolved, not fresh, preset) until set below.
+ * -EPERM: privileges are missing; -EINVAL: claims_fd is no such map. */
 int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_options *options,
 		     struct ps_dispatch **ret, char **ret_message);
 /* Closes the C object.  Pinned links and counters live on, and keep the program running. */
@@ -32,14 +35,21 @@ void ps_dispatch_free(struct ps_dispatch **dispatch);
 /* How the kernel runs the program on an interface. */
 enum ps_dispatch_mode { PS_MODE_NATIVE, PS_MODE_GENERIC };
 
+/* The loaded program, for BPF_PROG_TEST_RUN; borrowed. */
+int ps_dispatch_program_fd(const struct ps_dispatch *dispatch);
+
 /* Attaches to the interface, or replaces our own program there without a gap; pins the link as
- * PIN_DIR/uplink-IFNAME.  -EBUSY: a program that is not ours is there; *ret_message names it. */
+ * PIN_DIR/uplink-IFNAME (with ':' for '.', which bpffs refuses and interface names cannot have).
+ * Tries native mode first.  -EBUSY: a program that is not ours is there; *ret_message names it.
+ * -ENODEV: no such interface. */
 int ps_dispatch_attach(struct ps_dispatch *dispatch, const char *ifname, enum ps_dispatch_mode *ret,
 		       char **ret_message);
-/* Needs no ps_dispatch: unpins all of our links under pin_dir, so that the programs leave. */
+/* Needs no ps_dispatch: detaches and unpins all of our links under pin_dir, and unpins the counters.
+ * 0 when there is nothing; the first error, after trying all. */
 int ps_dispatch_detach_all(const char *pin_dir);
 
-/* Live changes; each is one aligned store or one map update. */
+/* Live changes, each a few aligned stores into mapped memory: no packet ever leaves with a
+ * half-written address (steer.h, ps_hop_read).  One writer at a time.  -ERANGE: no such element. */
 int ps_dispatch_set_hop(struct ps_dispatch *dispatch, unsigned host, const struct ps_hop *hop);
 int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const struct ps_hop *hop);
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop);

@@ -12,6 +12,12 @@
 
 #include "dispatch/abi.h"
 
+struct ps_table_self {
+	uint32_t underlay_be, edge_be; /* edge 0: single site */
+	unsigned site, host;
+	unsigned mtu; /* of the underlay path, bytes of outer packet */
+};
+
 /* All arrays have element 0 reserved as "none" where abi.h says so; n_ counts elements. */
 struct ps_table {
 	struct ps_dispatch_config config;
@@ -30,12 +36,8 @@ struct ps_table {
 	size_t n_edges;
 	struct ps_service_key *services;
 	size_t n_services;
-};
-
-struct ps_table_self {
-	uint32_t underlay_be, edge_be; /* edge 0: single site */
-	unsigned site, host;
-	unsigned mtu; /* of the underlay path, bytes of outer packet */
+	struct ps_table_self self;         /* as given to ps_table_new() */
+	__u16 group_of_site[PS_SITES_MAX]; /* element of groups, 0: none yet */
 };
 
 struct ps_table_address {
@@ -45,6 +47,7 @@ struct ps_table_address {
 	bool drop;      /* pool policy for unowned ports */
 };
 
+/* -EINVAL: host or site beyond PS_HOSTS_MAX or PS_SITES_MAX; so say the others too. */
 int ps_table_new(const struct ps_table_self *self, struct ps_table **ret);
 void ps_table_free(struct ps_table **table);
 /* Site `site` is reached at edge_be.  Index order need not be followed. */
@@ -52,11 +55,14 @@ int ps_table_set_site(struct ps_table *table, unsigned site, uint32_t edge_be);
 int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_be);
 /* Makes the address shared, all its slices nobody's.  -EEXIST: it already is. */
 int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address);
-/* -ENOENT: not shared; -ERANGE: no such slice; -ENOSPC: more than 254 owners share a group. */
+/* -ENOENT: not shared; -ERANGE: no such slice, or one below port 1,024; -ENOSPC: more than 254
+ * hosts own slices of addresses at one site.  The hosts of a site form a group. */
 int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host);
 int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol);
 
 /* The element for the address, or NULL: not shared. */
 const struct ps_address *ps_table_find(const struct ps_table *table, uint32_t ip4_be);
+/* True for the underlay of a host: encapsulated packets are believed from these only. */
+bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be);
 
 #endif

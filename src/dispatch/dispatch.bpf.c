@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR MIT)
+/*
+ * The return path, kernel half: where the tables and the frame of decide.h are.  Array look-ups
+ * are inlined by the JIT, so a packet for another host costs one helper call, bpf_xdp_adjust_head.
+ * Sizes are set by the loader; every array can be mapped into user space, which writes it there.
+ */
+#include <linux/bpf.h>
+
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "dispatch/decide.h"
+#include "egress/abi.h"
+
+char _license[] SEC("license") = "Dual MIT/GPL";
+
+enum { PS_TCP_LISTEN = 10 }; /* include/net/tcp_states.h */
+
+/* Count, but pass every packet untouched. */
+const volatile bool observe = false;
+
+#define PS_ARRAY(name, type_)                      \
+	struct {                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);  \
+		__uint(map_flags, BPF_F_MMAPABLE); \
+		__uint(max_entries, 1);            \
+		__type(key, __u32);                \
+		__type(value, type_);              \
+	} name SEC(".maps")
+
+PS_ARRAY(index16, __u64);
+PS_ARRAY(blocks, __u32);
+PS_ARRAY(addresses, struct ps_address);
+PS_ARRAY(owners, struct ps_owners);
+PS_ARRAY(groups, struct ps_group);
+PS_ARRAY(hosts, struct ps_peer);
+PS_ARRAY(edges, struct ps_peer);
+PS_ARRAY(config, struct ps_dispatch_config);
+
+#define PS_HASH(name, key_, value_)              \
+	struct {                                 \
+		__uint(type, BPF_MAP_TYPE_HASH); \
+		__uint(max_entries, 1);          \
+		__type(key, key_);               \
+		__type(value, value_);           \
+	} name SEC(".maps")
+
+PS_HASH(services, struct ps_service_key, __u8);
+PS_HASH(sources, __be32, __u8); /* underlay addresses of all hosts */
+PS_HASH(claims, struct ps_claim_key, struct ps_claim);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, PS_REASON_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ps_budget);
+} budget SEC(".maps");
+
+static struct xdp_md *xdp_of(struct ps_frame *frame)
+{
+	return (void *)frame;
+}
+
+PS_INLINE void *ps_frame_data(struct ps_frame *frame)
+{
+	return (void *)(long)xdp_of(frame)->data;
+}
+
+PS_INLINE void *ps_frame_end(struct ps_frame *frame)
+{
+	return (void *)(long)xdp_of(frame)->data_end;
+}
+
+PS_INLINE int ps_frame_move(struct ps_frame *frame, int delta)
+{
+	return bpf_xdp_adjust_head(xdp_of(frame), delta) != 0;
+}
+
+PS_INLINE int ps_frame_cut(struct ps_frame *frame, __u32 len)
+{
+	int excess = (int)bpf_xdp_get_buff_len(xdp_of(frame)) - (int)len;
+
+	if (excess < 0)
+		return -1;
+	return excess > 0 && bpf_xdp_adjust_tail(xdp_of(frame), -excess) != 0;
+}
+
+PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
+{
+	return ifindex == xdp_of(frame)->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
+}
+
+PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+PS_INLINE const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be)
+{
+	__u32 ip4 = ps_be32(ip4_be), key = ip4 >> 16;
+	const struct ps_address *address;
+	const __u64 *block = bpf_map_lookup_elem(&index16, &key);
+	const __u32 *element;
+
+	if (!block || !*block)
+		return NULL;
+	key = (__u32)*block << 8 | (ip4 >> 8 & 255);
+	element = bpf_map_lookup_elem(&blocks, &key);
+	if (!element || !*element)
+		return NULL;
+	key = *element << 8 | (ip4 & 255);
+	address = bpf_map_lookup_elem(&addresses, &key);
+	return address && address->bits ? address : NULL;
+}
+
+PS_INLINE const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
+{
+	return bpf_map_lookup_elem(&owners, &row);
+}
+
+PS_INLINE const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group)
+{
+	return bpf_map_lookup_elem(&groups, &group);
+}
+
+PS_INLINE const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host)
+{
+	return bpf_map_lookup_elem(&hosts, &host);
+}
+
+PS_INLINE const struct ps_peer *ps_look_edge(struct ps_frame *frame, __u32 site)
+{
+	return bpf_map_lookup_elem(&edges, &site);
+}
+
+PS_INLINE int ps_look_source(struct ps_frame *frame, __be32 ip4_be)
+{
+	return bpf_map_lookup_elem(&sources, &ip4_be) != NULL;
+}
+
+PS_INLINE int ps_look_service(struct ps_frame *frame, const struct ps_service_key *key)
+{
+	return bpf_map_lookup_elem(&services, key) != NULL;
+}
+
+PS_INLINE int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow)
+{
+	struct ps_claim_key key = {flow->ours,      flow->peer,     flow->our_port,
+				   flow->peer_port, flow->protocol, {0}};
+
+	return bpf_map_lookup_elem(&claims, &key) != NULL;
+}
+
+/* Of its own kind only: a listener is for published services.  A socket in TIME_WAIT counts. */
+PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
+{
+	struct bpf_sock_tuple tuple = {
+		.ipv4 = {flow->peer, flow->ours, flow->peer_port, flow->our_port}};
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(xdp_of(frame), &tuple, sizeof(tuple.ipv4),
+						 BPF_F_CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->state != PS_TCP_LISTEN;
+	bpf_sk_release(sk);
+	return found;
+}
+
+PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)
+{
+	return bpf_ktime_get_boot_ns();
+}
+
+PS_INLINE int ps_look_budget(struct ps_frame *frame, __u64 now_ns, __u32 per_s)
+{
+	__u32 zero = 0;
+	struct ps_budget *mine = bpf_map_lookup_elem(&budget, &zero);
+
+	return mine && ps_budget_take(mine, now_ns, per_s);
+}
+
+PS_INLINE void count(__u32 reason)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+
+	if (counter)
+		++*counter;
+}
+
+SEC("xdp")
+int ps_dispatch(struct xdp_md *xdp)
+{
+	struct ps_frame *frame = (void *)xdp;
+	struct ps_verdict verdict;
+	int action = XDP_PASS;
+
+	ps_decide(frame, &verdict);
+	if (!observe)
+		action = ps_carry_out(frame, &verdict);
+	count(verdict.reason);
+	return action;
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: MIT
+#include "dispatch/load.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <bpf/bpf.h>
+
+#include "base/own.h"
+#include "egress/abi.h"
+
+enum {
+	PS_LOG_LEN = 1 << 22, /* verifier's log, bytes; only touched when it complains */
+	PS_LOG_TAIL = 1500,   /* of it in a message */
+};
+
+char *ps_pin_path(const char *pin_dir, const char *prefix, const char *name)
+{
+	char *path = NULL;
+
+	return asprintf(&path, "%s/%s%s", pin_dir, prefix, name) < 0 ? NULL : path;
+}
+
+int ps_complain(char **ret_message, int error, const char *format, ...)
+{
+	char *message = NULL;
+	va_list args;
+
+	if (!ret_message)
+		return error;
+	va_start(args, format);
+	if (vasprintf(&message, format, args) < 0)
+		message = NULL;
+	va_end(args);
+	*ret_message = message;
+	return error;
+}
+
+static void view_clear(struct ps_view *view)
+{
+	if (view->at)
+		munmap(view->at, view->len);
+	*view = (struct ps_view){0};
+}
+
+static int view_open(const struct bpf_map *map, struct ps_view *ret)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t stride = (bpf_map__value_size(map) + 7) & ~(size_t)7; /* kernel/bpf/arraymap.c */
+	size_t len = (bpf_map__max_entries(map) * stride + page - 1) & ~(page - 1);
+	void *at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(map), 0);
+
+	if (at == MAP_FAILED)
+		return -errno;
+	*ret = (struct ps_view){at, len};
+	return 0;
+}
+
+void ps_dispatch_free(struct ps_dispatch **dispatch)
+{
+	struct ps_dispatch *d = ps_move(*dispatch);
+
+	if (!d)
+		return;
+	view_clear(&d->hosts);
+	view_clear(&d->edges);
+	view_clear(&d->config);
+	ps_dispatch_bpf__destroy(d->skel);
+	free(d->pin_dir);
+	free(d);
+}
+
+/* Copies n values to the front of an array map. */
+static int fill(const struct bpf_map *map, const void *values, size_t n)
+{
+	size_t size = bpf_map__value_size(map), stride = (size + 7) & ~(size_t)7;
+	ps_auto(view_clear) struct ps_view view = {0};
+	int r = view_open(map, &view);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++)
+		memcpy((char *)view.at + i * stride, (const char *)values + i * size, size);
+	return 0;
+}
+
+static int put(const struct bpf_map *map, const void *key)
+{
+	__u8 one = 1;
+
+	return bpf_map_update_elem(bpf_map__fd(map), key, &one, BPF_ANY);
+}
+
+static int fill_sets(const struct ps_dispatch_bpf *skel, const struct ps_table *table)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < table->n_services; i++)
+		r = put(skel->maps.services, &table->services[i]);
+	for (size_t i = 0; r >= 0 && i < table->n_hosts; i++)
+		if (table->hosts[i].dst)
+			r = put(skel->maps.sources, &table->hosts[i].dst);
+	return r;
+}
+
+/* The arrays of a table and the maps that hold them. */
+struct array {
+	struct bpf_map *map;
+	const void *values;
+	size_t n;
+};
+
+enum { N_ARRAYS = 8 };
+
+static void list_arrays(const struct ps_dispatch_bpf *skel, const struct ps_table *table,
+			struct array ret[N_ARRAYS])
+{
+	const struct array arrays[N_ARRAYS] = {
+		{skel->maps.index16, table->index, PS_N_ELEMENTS(table->index)},
+		{skel->maps.blocks, table->blocks, table->n_blocks * 256},
+		{skel->maps.addresses, table->addresses, table->n_address_blocks * 256},
+		{skel->maps.owners, table->owners, table->n_owners},
+		{skel->maps.groups, table->groups, table->n_groups},
+		{skel->maps.hosts, table->hosts, table->n_hosts},
+		{skel->maps.edges, table->edges, table->n_edges},
+		{skel->maps.config, &table->config, 1},
+	};
+
+	memcpy(ret, arrays, sizeof(arrays));
+}
+
+static int set_size(struct bpf_map *map, size_t n)
+{
+	return bpf_map__set_max_entries(map, n ? (__u32)n : 1);
+}
+
+static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *table)
+{
+	struct array arrays[N_ARRAYS];
+	int r = set_size(skel->maps.services, table->n_services);
+
+	list_arrays(skel, table, arrays);
+	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
+		r = set_size(arrays[i].map, arrays[i].n);
+	return r < 0 ? r : set_size(skel->maps.sources, table->n_hosts);
+}
+
+static int fill_all(const struct ps_dispatch_bpf *skel, const struct ps_table *table)
+{
+	struct array arrays[N_ARRAYS];
+	int r = 0;
+
+	list_arrays(skel, table, arrays);
+	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
+		r = fill(arrays[i].map, arrays[i].values, arrays[i].n);
+	return r < 0 ? r : fill_sets(skel, table);
+}
+
+static int use_claims(const struct ps_dispatch_bpf *skel, int fd, char **ret_message)
+{
+	struct bpf_map_info info = {0};
+	__u32 len = sizeof(info);
+	int r;
+
+	if (fd < 0)
+		return 0;
+	r = bpf_obj_get_info_by_fd(fd, &info, &len);
+	if (r < 0)
+		return ps_complain(ret_message, r, "map of ports in use: %s", strerror(-r));
+	if (info.key_size != sizeof(struct ps_claim_key) ||
+	    info.value_size != sizeof(struct ps_claim))
+		return ps_complain(ret_message, -EINVAL,
+				   "map of ports in use has keys of %u and values of %u bytes, not "
+				   "%zu and %zu: another version of portslice made it",
+				   info.key_size, info.value_size, sizeof(struct ps_claim_key),
+				   sizeof(struct ps_claim));
+	return bpf_map__reuse_fd(skel->maps.claims, fd);
+}
+
+/* Goes on counting where the last generation stopped; an older version's pin is too small. */
+static int use_counters(const struct ps_dispatch_bpf *skel, const char *path)
+{
+	ps_auto_fd int fd = bpf_obj_get(path);
+	struct bpf_map_info info = {0};
+	__u32 len = sizeof(info);
+
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0 &&
+	    info.type == BPF_MAP_TYPE_PERCPU_ARRAY && info.value_size == sizeof(__u64) &&
+	    info.max_entries >= PS_REASON_MAX)
+		return bpf_map__reuse_fd(skel->maps.counters, fd);
+	return unlink(path) < 0 ? -errno : 0;
+}
+
+static int pin_counters(const struct ps_dispatch_bpf *skel, const char *path)
+{
+	int r = bpf_obj_pin(bpf_map__fd(skel->maps.counters), path);
+
+	return r == -EEXIST ? 0 : r;
+}
+
+static int complain_load(char **ret_message, int error, const char *log)
+{
+	size_t len = strlen(log), skip = len > PS_LOG_TAIL ? len - PS_LOG_TAIL : 0;
+
+	if (error == -EPERM)
+		return ps_complain(ret_message, error,
+				   "kernel refused the dispatcher: CAP_BPF, CAP_NET_ADMIN and "
+				   "CAP_PERFMON are needed (or root)");
+	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
+		return ps_complain(ret_message, error,
+				   "kernel refused the dispatcher (%s), and it has no BTF "
+				   "(/sys/kernel/btf/vmlinux): CONFIG_DEBUG_INFO_BTF is needed",
+				   strerror(-error));
+	if (!len)
+		return ps_complain(ret_message, error, "kernel refused the dispatcher: %s",
+				   strerror(-error));
+	return ps_complain(ret_message, error, "kernel's verifier refused the dispatcher (%s):\n%s",
+			   strerror(-error), log + skip);
+}
+
+/* Loads the opened program; libbpf's own talk is kept off the terminal. */
+static int load_quietly(struct ps_dispatch_bpf *skel)
+{
+	libbpf_print_fn_t print = libbpf_set_print(NULL);
+	int r = ps_dispatch_bpf__load(skel);
+
+	libbpf_set_print(print);
+	return r;
+}
+
+static int load(struct ps_dispatch *d, const struct ps_table *table,
+		const struct ps_dispatch_options *options, char **ret_message)
+{
+	ps_auto_mem char *counters = ps_pin_path(options->pin_dir, "", PS_PIN_COUNTERS);
+	ps_auto_mem char *log = calloc(1, PS_LOG_LEN);
+	LIBBPF_OPTS(bpf_object_open_opts, open_options, .kernel_log_buf = log,
+		    .kernel_log_size = PS_LOG_LEN);
+	int r;
+
+	if (!counters || !log)
+		return -ENOMEM;
+	d->skel = ps_dispatch_bpf__open_opts(&open_options);
+	if (!d->skel)
+		return -errno;
+	d->skel->rodata->observe = options->observe;
+	r = set_sizes(d->skel, table);
+	if (r >= 0)
+		r = use_claims(d->skel, options->claims_fd, ret_message);
+	if (r < 0)
+		return r;
+	r = use_counters(d->skel, counters);
+	if (r < 0)
+		return ps_complain(ret_message, r, "%s: %s", counters, strerror(-r));
+	r = load_quietly(d->skel);
+	if (r < 0)
+		return complain_load(ret_message, r, log);
+	r = pin_counters(d->skel, counters);
+	if (r < 0)
+		return ps_complain(ret_message, r, "cannot pin %s: %s", counters, strerror(-r));
+	return fill_all(d->skel, table);
+}
+
+static int open_views(struct ps_dispatch *d, const struct ps_table *table)
+{
+	int r = view_open(d->skel->maps.hosts, &d->hosts);
+
+	if (r >= 0)
+		r = view_open(d->skel->maps.edges, &d->edges);
+	if (r >= 0)
+		r = view_open(d->skel->maps.config, &d->config);
+	d->n_hosts = table->n_hosts;
+	d->n_edges = table->n_edges;
+	return r;
+}
+
+int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_options *options,
+		     struct ps_dispatch **ret, char **ret_message)
+{
+	ps_auto(ps_dispatch_free) struct ps_dispatch *d = calloc(1, sizeof(*d));
+	int r;
+
+	if (ret_message)
+		*ret_message = NULL;
+	if (!d)
+		return -ENOMEM;
+	d->pin_dir = strdup(options->pin_dir);
+	if (!d->pin_dir)
+		return -ENOMEM;
+	r = load(d, table, options, ret_message);
+	if (r >= 0)
+		r = open_views(d, table);
+	if (r < 0)
+		return r;
+	*ret = ps_move(d);
+	return 0;
+}

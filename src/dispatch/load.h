@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* Shared by the loader's files only. */
+#ifndef PS_DISPATCH_LOAD_H
+#define PS_DISPATCH_LOAD_H
+
+#include "dispatch/dispatch.h"
+#include "dispatch/skel.h"
+
+/* An array map seen through user space's own page tables. */
+struct ps_view {
+	void *at; /* NULL: not mapped */
+	size_t len;
+};
+
+struct ps_dispatch {
+	struct ps_dispatch_bpf *skel;
+	char *pin_dir;
+	size_t n_hosts, n_edges;
+	struct ps_view hosts, edges, config; /* written while the program runs */
+};
+
+/* PIN_DIR/PREFIXname; NULL without memory. */
+char *ps_pin_path(const char *pin_dir, const char *prefix, const char *name);
+/* Formats *ret_message unless that is NULL, and returns error. */
+int ps_complain(char **ret_message, int error, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#define PS_PIN_UPLINK "uplink-"
+#define PS_PIN_COUNTERS "dispatch-counters"
+
+#endif

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The tables of the return path, in memory.
+ *
+ * A generation of tables is built once, from plain arguments, and then only read: the loader
+ * copies the arrays into the kernel's maps as they are, `portslice trace` and the fuzzer decide by
+ * them directly.  abi.h draws the walk from an address to the byte that names a slice's owner.
+ *
+ * Rows are laid out in the order in which addresses are added, each as long as its slices need
+ * (32 owners in one element, so a /24 of default slices is 8 KiB), and blocks are shared by the
+ * addresses of a /24.  A byte names one of 254 hosts, so hosts form groups, one for each site:
+ * slots are handed out as owners appear, which keeps a group as small as the site.
+ *
+ * Everything that the kernel would otherwise compute for each packet is computed here: the sum of
+ * the outer header in ps_peer.csum, the number of the row, the group.  Next hops are not known
+ * here; ifindex stays 0 and such packets are dropped (DROP_NO_HOP) until the loader is told.
+ *
+ * Standards: RFC 791 (IPv4 header), RFC 1071 (checksum).
+ */
+#include "dispatch/table.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/own.h"
+#include "base/range.h"
+#include "dispatch/steer.h"
+
+enum { PS_BLOCK = 256 }; /* elements of a block: addresses of a /24, or /24s of a /16 */
+
+/* Room for n elements: the next power of two, so that growing one by one is cheap. */
+static size_t capacity(size_t n)
+{
+	size_t room = 1;
+
+	while (room < n)
+		room *= 2;
+	return room;
+}
+
+/* Makes an array of *n elements at *array `by` longer, with zeros. */
+static int grow(void *array, size_t *n, size_t by, size_t size)
+{
+	void *items;
+
+	memcpy(&items, array, sizeof(items));
+	if (!items || capacity(*n + by) != capacity(*n)) {
+		items = reallocarray(items, capacity(*n + by), size);
+		if (!items)
+			return -ENOMEM;
+		memcpy(array, &items, sizeof(items));
+	}
+	memset((char *)items + *n * size, 0, by * size);
+	*n += by;
+	return 0;
+}
+
+/* The same, to at least n elements. */
+static int grow_to(void *array, size_t *n, size_t least, size_t size)
+{
+	return *n < least ? grow(array, n, least - *n, size) : 0;
+}
+
+void ps_table_free(struct ps_table **table)
+{
+	struct ps_table *t = ps_move(*table);
+
+	if (!t)
+		return;
+	free(t->blocks);
+	free(t->addresses);
+	free(t->owners);
+	free(t->groups);
+	free(t->hosts);
+	free(t->edges);
+	free(t->services);
+	free(t);
+}
+
+int ps_table_new(const struct ps_table_self *self, struct ps_table **ret)
+{
+	ps_auto(ps_table_free) struct ps_table *t = NULL;
+	int r;
+
+	if (self->site >= PS_SITES_MAX || self->host >= PS_HOSTS_MAX || self->mtu > UINT16_MAX)
+		return -EINVAL;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	t->self = *self;
+	t->config.underlay = self->underlay_be;
+	t->config.edge = self->edge_be;
+	t->config.site = (__u8)self->site;
+	t->config.reject_per_s = PS_REJECTS_PER_S;
+	/* Element 0 of these is "none". */
+	if (grow(&t->blocks, &t->n_blocks, 1, PS_BLOCK * sizeof(*t->blocks)) < 0 ||
+	    grow(&t->addresses, &t->n_address_blocks, 1, PS_BLOCK * sizeof(*t->addresses)) < 0 ||
+	    grow(&t->groups, &t->n_groups, 1, sizeof(*t->groups)) < 0)
+		return -ENOMEM;
+	r = ps_table_set_host(t, self->host, self->underlay_be);
+	if (r >= 0)
+		r = ps_table_set_site(t, self->site, self->edge_be);
+	if (r < 0)
+		return r;
+	*ret = ps_move(t);
+	return 0;
+}
+
+/* Everything of a peer but its next hop. */
+static struct ps_peer peer_to(const struct ps_table *table, uint32_t dst_be, bool is_self)
+{
+	uint32_t src_be = table->self.underlay_be;
+
+	return (struct ps_peer){
+		.dst = dst_be,
+		.src = src_be,
+		.mtu = (__u16)table->self.mtu,
+		.self = is_self,
+		.csum = ps_ip_sum(PS_PROTO_UDP, src_be, dst_be),
+	};
+}
+
+int ps_table_set_site(struct ps_table *table, unsigned site, uint32_t edge_be)
+{
+	int r;
+
+	if (site >= PS_SITES_MAX)
+		return -EINVAL;
+	r = grow_to(&table->edges, &table->n_edges, site + 1, sizeof(*table->edges));
+	if (r < 0)
+		return r;
+	table->edges[site] = peer_to(table, edge_be, site == table->self.site);
+	return 0;
+}
+
+int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_be)
+{
+	int r;
+
+	if (host >= PS_HOSTS_MAX)
+		return -EINVAL;
+	r = grow_to(&table->hosts, &table->n_hosts, host + 1, sizeof(*table->hosts));
+	if (r < 0)
+		return r;
+	table->hosts[host] = peer_to(table, underlay_be, host == table->self.host);
+	return 0;
+}
+
+/* The element for the address, or NULL: its block is not there. */
+static struct ps_address *element_of(const struct ps_table *table, uint32_t ip4_be)
+{
+	uint32_t ip4 = ps_be32(ip4_be);
+	size_t block = (size_t)table->index[ip4 >> 16];
+	size_t address_block = table->blocks[block * PS_BLOCK + (ip4 >> 8 & 255)];
+
+	/* Blocks 0 hold zeros only. */
+	return address_block ? &table->addresses[address_block * PS_BLOCK + (ip4 & 255)] : NULL;
+}
+
+const struct ps_address *ps_table_find(const struct ps_table *table, uint32_t ip4_be)
+{
+	const struct ps_address *address = element_of(table, ip4_be);
+
+	return address && address->bits ? address : NULL;
+}
+
+bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
+{
+	for (size_t i = 0; ip4_be && i < table->n_hosts; i++)
+		if (table->hosts[i].dst == ip4_be)
+			return true;
+	return false;
+}
+
+/* The element for the address; makes the blocks on the way to it. */
+static int make_element(struct ps_table *table, uint32_t ip4_be, struct ps_address **ret)
+{
+	uint32_t ip4 = ps_be32(ip4_be);
+	__u64 *block = &table->index[ip4 >> 16];
+	__u32 *address_block;
+	int r;
+
+	if (!*block) {
+		r = grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
+		if (r < 0)
+			return r;
+		*block = table->n_blocks - 1;
+	}
+	address_block = &table->blocks[*block * PS_BLOCK + (ip4 >> 8 & 255)];
+	if (!*address_block) {
+		r = grow(&table->addresses, &table->n_address_blocks, 1,
+			 PS_BLOCK * sizeof(*table->addresses));
+		if (r < 0)
+			return r;
+		*address_block = (__u32)table->n_address_blocks - 1;
+	}
+	*ret = element_of(table, ip4_be);
+	return 0;
+}
+
+static int make_group(struct ps_table *table, unsigned site)
+{
+	int r;
+
+	if (table->group_of_site[site])
+		return 0;
+	r = grow(&table->groups, &table->n_groups, 1, sizeof(*table->groups));
+	if (r < 0)
+		return r;
+	table->group_of_site[site] = (__u16)(table->n_groups - 1);
+	return 0;
+}
+
+static bool shift_is_valid(unsigned shift)
+{
+	return shift == PS_SHIFT_WHOLE || (shift >= PS_SHIFT_MIN && shift <= PS_SHIFT_MAX);
+}
+
+int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address)
+{
+	unsigned flags = (address->drop ? PS_ADDRESS_DROP : 0) |
+			 (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
+	struct ps_address *element;
+	size_t row = table->n_owners, n_slices;
+	int r;
+
+	if (!shift_is_valid(address->shift) || address->site >= PS_SITES_MAX)
+		return -EINVAL;
+	if (ps_table_find(table, address->ip4_be))
+		return -EEXIST;
+	n_slices = ps_slice_count(address->shift);
+	r = make_group(table, address->site);
+	if (r >= 0)
+		r = make_element(table, address->ip4_be, &element);
+	if (r >= 0)
+		r = grow(&table->owners, &table->n_owners,
+			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
+	if (r < 0)
+		return r;
+	*element = (struct ps_address){
+		.row = (__u32)row,
+		.group = table->group_of_site[address->site],
+		.site = (__u8)address->site,
+		.bits = (__u8)(address->shift | flags << 5),
+	};
+	return 0;
+}
+
+/* The host's slot in the group; takes a free one if it has none. */
+static int slot_of(struct ps_group *group, unsigned host)
+{
+	unsigned slot = PS_OWNER_NONE + 1;
+
+	/* Slots fill from the front and host 0 is a host, so the count stands in the unused [0]. */
+	for (; slot <= group->host[0]; slot++)
+		if (group->host[slot] == host)
+			return (int)slot;
+	if (slot >= PS_GROUP_MAX)
+		return -ENOSPC;
+	group->host[slot] = (__u16)host;
+	group->host[0] = (__u16)slot;
+	return (int)slot;
+}
+
+int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
+{
+	const struct ps_address *address = ps_table_find(table, ip4_be);
+	int slot;
+
+	if (!address)
+		return -ENOENT;
+	if (host >= PS_HOSTS_MAX)
+		return -EINVAL;
+	if (slice >= ps_slice_count(ps_address_shift(address)) ||
+	    slice < ps_slice_first(ps_address_shift(address)))
+		return -ERANGE;
+	slot = slot_of(&table->groups[address->group], host);
+	if (slot < 0)
+		return slot;
+	table->owners[address->row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES] =
+		(__u8)slot;
+	return 0;
+}
+
+int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol)
+{
+	int r = grow(&table->services, &table->n_services, 1, sizeof(*table->services));
+
+	if (r < 0)
+		return r;
+	table->services[table->n_services - 1] =
+		(struct ps_service_key){ip4_be, ps_be16(port), protocol, 0};
+	return 0;
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The dispatcher's decision over tables in memory.
+ *
+ * decide.h is the same text that the kernel runs; this file only says where tables and frame are.
+ * The frame is copied behind its head room at the very end of a heap block, so that a sanitizer
+ * sees each read beyond it, and two bytes off a word, so that IP headers are aligned as in the
+ * kernel (NET_IP_ALIGN).
+ */
+#include "dispatch/trace.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/own.h"
+#include "dispatch/decide.h"
+
+enum { PS_ALIGN = 2 }; /* NET_IP_ALIGN */
+
+struct ps_frame {
+	const struct ps_table *table;
+	const struct ps_trace_options *options;
+	unsigned char *block, *data, *end;
+	struct ps_budget budget;
+	unsigned ifindex; /* left by */
+};
+
+static void *ps_frame_data(struct ps_frame *frame)
+{
+	return frame->data;
+}
+
+static void *ps_frame_end(struct ps_frame *frame)
+{
+	return frame->end;
+}
+
+/* As bpf_xdp_adjust_head(): room is limited, and an Ethernet header must remain. */
+static int ps_frame_move(struct ps_frame *frame, int delta)
+{
+	if (frame->data - frame->block - PS_ALIGN + delta < 0)
+		return -1;
+	if (frame->end - frame->data - delta < ETH_HLEN)
+		return -1;
+	frame->data += delta;
+	return 0;
+}
+
+static int ps_frame_cut(struct ps_frame *frame, __u32 len)
+{
+	if (frame->end - frame->data < (ptrdiff_t)len)
+		return -1;
+	frame->end = frame->data + len;
+	return 0;
+}
+
+static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
+{
+	frame->ifindex = ifindex;
+	return ifindex == frame->options->ifindex ? XDP_TX : XDP_REDIRECT;
+}
+
+static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
+{
+	return &frame->table->config;
+}
+
+static const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be)
+{
+	return ps_table_find(frame->table, ip4_be);
+}
+
+static const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
+{
+	return row < frame->table->n_owners ? &frame->table->owners[row] : NULL;
+}
+
+static const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group)
+{
+	return group < frame->table->n_groups ? &frame->table->groups[group] : NULL;
+}
+
+static const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host)
+{
+	return host < frame->table->n_hosts ? &frame->table->hosts[host] : NULL;
+}
+
+static const struct ps_peer *ps_look_edge(struct ps_frame *frame, __u32 site)
+{
+	return site < frame->table->n_edges ? &frame->table->edges[site] : NULL;
+}
+
+static int ps_look_source(struct ps_frame *frame, __be32 ip4_be)
+{
+	return ps_table_is_source(frame->table, ip4_be);
+}
+
+static int ps_look_service(struct ps_frame *frame, const struct ps_service_key *key)
+{
+	const struct ps_table *table = frame->table;
+
+	for (size_t i = 0; i < table->n_services; i++)
+		if (memcmp(&table->services[i], key, sizeof(*key)) == 0)
+			return 1;
+	return 0;
+}
+
+static int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow)
+{
+	(void)flow;
+	return frame->options->expected;
+}
+
+static int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
+{
+	return ps_look_claim(frame, flow);
+}
+
+static __u64 ps_look_clock(struct ps_frame *frame)
+{
+	return frame->options->now_ns;
+}
+
+static int ps_look_budget(struct ps_frame *frame, __u64 now_ns, __u32 per_s)
+{
+	return ps_budget_take(&frame->budget, now_ns, per_s);
+}
+
+static enum ps_trace_action action_of(int xdp_action)
+{
+	switch (xdp_action) {
+	case XDP_PASS:
+		return PS_TRACE_PASS;
+	case XDP_TX:
+		return PS_TRACE_TX;
+	case XDP_REDIRECT:
+		return PS_TRACE_REDIRECT;
+	default:
+		return PS_TRACE_DROP;
+	}
+}
+
+int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
+		    const struct ps_trace_options *options, struct ps_trace_result *ret)
+{
+	size_t before = PS_ALIGN + (options->headroom & ~3u);
+	ps_auto_mem unsigned char *block = NULL;
+	struct ps_frame work = {.table = table, .options = options, .ifindex = options->ifindex};
+	struct ps_verdict verdict;
+	enum ps_trace_action action;
+
+	if (len > PS_TRACE_FRAME_MAX)
+		return -EMSGSIZE;
+	block = malloc(before + len);
+	if (!block)
+		return -ENOMEM;
+	memset(block, 0, before); /* a move within it shows zeros, not another packet */
+	if (len)
+		memcpy(block + before, frame, len);
+	work.block = block;
+	work.data = block + before;
+	work.end = work.data + len;
+	ps_decide(&work, &verdict);
+	action = action_of(ps_carry_out(&work, &verdict));
+	*ret = (struct ps_trace_result){
+		.reason = verdict.reason,
+		.action = action,
+		.ifindex = work.ifindex,
+		.site = verdict.site,
+		.host = verdict.host,
+		.frame = work.data,
+		.len = (size_t)(work.end - work.data),
+		.block = ps_move(block),
+	};
+	return 0;
+}
+
+void ps_trace_result_clear(struct ps_trace_result *result)
+{
+	free(result->block);
+	*result = (struct ps_trace_result){0};
+}

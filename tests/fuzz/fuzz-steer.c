@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Any frame through the dispatcher's decision, in the world of the packet table.  Input: one byte
+ * of options (known, stale, little head room), then the frame.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "rows.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+static const struct ps_table *world(void)
+{
+	static struct ps_table *table;
+
+	if (!table && make_world(USUAL, &table) != 0)
+		abort();
+	return table;
+}
+
+/* What leaves by encapsulation holds the whole packet and never claims more than the frame has. */
+static void judge(const struct ps_trace_result *r)
+{
+	if (r->action == PS_TRACE_DROP || r->reason == PS_REASON_NOT_OURS)
+		return;
+	if (r->len < 14 + 20)
+		abort();
+	if (r->action == PS_TRACE_PASS)
+		return;
+	for (size_t l2 = 14; l2 <= 22; l2 += 4)
+		if (get16(r->frame + l2 - 2) == 0x0800) {
+			if (get16(r->frame + l2 + 2) > r->len - l2 ||
+			    checksum(r->frame + l2, 20, 0) != 0)
+				abort();
+			return;
+		}
+	abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+	struct ps_trace_options options = {.ifindex = HERE, .now_ns = 1};
+	struct ps_trace_result result;
+
+	if (len < 1)
+		return 0;
+	options.expected = data[0] & 1;
+	options.now_ns = data[0] & 2 ? UINT64_MAX : 1;
+	options.headroom = data[0] & 4 ? 16 : PS_TRACE_HEADROOM;
+	if (ps_trace_packet(world(), data + 1, len - 1, &options, &result) < 0)
+		return 0;
+	judge(&result);
+	ps_trace_result_clear(&result);
+	return 0;
+}

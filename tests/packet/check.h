@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* What must hold for the frame that leaves, said again by other means than the code under test. */
+#ifndef PS_TESTS_CHECK_H
+#define PS_TESTS_CHECK_H
+
+#include "cm.h"
+#include "rows.h"
+
+/* An Ethernet header by this hop, then a plain IPv4 header with a right checksum. */
+static inline void check_head(const unsigned char *out, size_t l2, unsigned protocol, uint32_t src,
+			      uint32_t dst)
+{
+	const unsigned char *ip = out + l2;
+
+	assert_int_equal(get16(ip - 2), 0x0800);
+	assert_int_equal(ip[0], 0x45);
+	assert_int_equal(get16(ip + 6), 0x4000);
+	assert_int_equal(ip[8], 64);
+	assert_int_equal(ip[9], protocol);
+	assert_int_equal(get32(ip + 12), src);
+	assert_int_equal(get32(ip + 16), dst);
+	assert_int_equal(checksum(ip, 20, 0), 0);
+}
+
+static inline void check_hop(const unsigned char *out, unsigned ifindex)
+{
+	struct ps_hop hop = hop_by(ifindex);
+
+	assert_memory_equal(out, hop.dst_mac, 6);
+	assert_memory_equal(out + 6, hop.src_mac, 6);
+}
+
+static inline void check_encapsulated(const struct row *row, const unsigned char *in,
+				      struct layout at, const unsigned char *out, size_t len)
+{
+	assert_int_equal(len, 14 + 28 + at.ip_len + row->packet.padding);
+	check_hop(out, row->action == PS_TRACE_TX ? HERE : ELSEWHERE);
+	check_head(out, 14, UDP, SELF, row->dst);
+	assert_int_equal(get16(out + 16), 28 + at.ip_len);
+	assert_true(get16(out + 34) >= 49152);
+	assert_int_equal(get16(out + 36), row->port);
+	assert_int_equal(get16(out + 38), 8 + at.ip_len);
+	assert_int_equal(get16(out + 40), 0);
+	assert_memory_equal(out + 42, in + at.ip, at.ip_len);
+}
+
+/* Where the answer's IP header is; checks what is before. */
+static inline size_t check_way_back(const struct row *row, const unsigned char *in,
+				    const unsigned char *out)
+{
+	size_t l2 = 14 + 4 * (size_t)row->packet.vlans;
+
+	if (row->packet.outer.port) {
+		check_hop(out, row->action == PS_TRACE_TX ? HERE : ELSEWHERE);
+		return 14;
+	}
+	assert_memory_equal(out, in + 6, 6);
+	assert_memory_equal(out + 6, in, 6);
+	assert_memory_equal(out + 12, in + 12, l2 - 12);
+	return l2;
+}
+
+static inline void check_reset(const struct row *row, const unsigned char *in, struct layout at,
+			       const unsigned char *out, size_t len)
+{
+	size_t l2 = check_way_back(row, in, out);
+	const unsigned char *ip = out + l2, *tcp = ip + 20, *asked = in + at.ip;
+	size_t head = (asked[0] & 15u) * 4u;
+
+	assert_int_equal(len, l2 + 40);
+	check_head(out, l2, TCP, get32(asked + 16), get32(asked + 12));
+	assert_int_equal(get16(ip + 2), 40);
+	assert_int_equal(checksum(tcp, 20, pseudo(ip, 20)), 0);
+	assert_int_equal(get16(tcp), get16(asked + head + 2));
+	assert_int_equal(get16(tcp + 2), get16(asked + head));
+	assert_int_equal(get32(tcp + 4), row->seq);
+	assert_int_equal(get32(tcp + 8), row->ack);
+	assert_int_equal(get16(tcp + 12), 5 << 12 | row->flags);
+}
+
+static inline void check_unreachable(const struct row *row, const unsigned char *in,
+				     struct layout at, const unsigned char *out, size_t len)
+{
+	size_t l2 = check_way_back(row, in, out);
+	const unsigned char *ip = out + l2, *asked = in + at.ip;
+	size_t quote = (asked[0] & 15u) * 4u + 8;
+
+	assert_int_equal(len, l2 + 28 + quote);
+	check_head(out, l2, ICMP, get32(asked + 16), get32(asked + 12));
+	assert_int_equal(get16(ip + 2), 28 + quote);
+	assert_int_equal(get16(ip + 20), 3 << 8 | 3);
+	assert_int_equal(checksum(ip + 20, 8 + quote, 0), 0);
+	assert_memory_equal(ip + 28, asked, quote);
+}
+
+static inline void check_delivered(const struct row *row, const unsigned char *in, struct layout at,
+				   const unsigned char *out, size_t len)
+{
+	if (!row->packet.outer.port) {
+		assert_int_equal(len, at.len);
+		assert_memory_equal(out, in, len);
+		return;
+	}
+	assert_int_equal(len, 14 + at.ip_len + row->packet.padding);
+	assert_memory_equal(out, in, 12);
+	assert_int_equal(get16(out + 12), 0x0800);
+	assert_memory_equal(out + 14, in + at.ip, at.ip_len);
+}
+
+/* Judges a frame that left, by the reason. */
+static inline void check_output(const struct row *row, const unsigned char *in, struct layout at,
+				const unsigned char *out, size_t len)
+{
+	switch (row->reason) {
+	case PS_REASON_TO_HOST:
+	case PS_REASON_TO_SITE:
+		check_encapsulated(row, in, at, out, len);
+		break;
+	case PS_REASON_REJECT_TCP:
+		check_reset(row, in, at, out, len);
+		break;
+	case PS_REASON_REJECT_ICMP:
+		check_unreachable(row, in, at, out, len);
+		break;
+	case PS_REASON_DELIVER:
+	case PS_REASON_DELIVER_SERVICE:
+		check_delivered(row, in, at, out, len);
+		break;
+	default:
+		assert_int_equal(len, at.len);
+		assert_memory_equal(out, in, len);
+		break;
+	}
+}
+
+#endif

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/own.h"
+#include "base/range.h"
+#include "cm.h"
+#include "dispatch/steer.h"
+#include "dispatch/table.h"
+
+enum { N_ADDRESSES = 600, N_HOSTS = 40 };
+
+static struct ps_table *new_table(void)
+{
+	const struct ps_table_self self = {htonl(0xc0000201), htonl(0xc0000264), 3, 5, 1500};
+	struct ps_table *table = NULL;
+
+	assert_int_equal(ps_table_new(&self, &table), 0);
+	return table;
+}
+
+static int add(struct ps_table *table, uint32_t ip4, unsigned site, unsigned shift)
+{
+	const struct ps_table_address address = {htonl(ip4), site, shift, false};
+
+	return ps_table_add_address(table, &address);
+}
+
+/* The host that owns a slice, as decide.h finds it; -1: nobody. */
+static int owner(const struct ps_table *table, uint32_t ip4, unsigned slice)
+{
+	const struct ps_address *address = ps_table_find(table, htonl(ip4));
+	unsigned slot;
+
+	assert_non_null(address);
+	slot = table->owners[address->row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES];
+	return slot == PS_OWNER_NONE ? -1 : table->groups[address->group].host[slot];
+}
+
+struct model {
+	uint32_t ip4;
+	unsigned shift, site;
+	short owner[512];
+};
+
+static void make_model(struct model *model)
+{
+	static const unsigned shifts[] = {7, 8, 10, 11, 14, PS_SHIFT_WHOLE};
+
+	for (unsigned i = 0; i < N_ADDRESSES; i++) {
+		/* Spread over /24s and /16s; 7919 is prime, so all differ. */
+		model[i] = (struct model){.ip4 = 0xc6330000 + i * 7919,
+					  .shift = shifts[(unsigned)rand() % 6],
+					  .site = (unsigned)rand() % 5};
+		for (unsigned k = 0; k < 512; k++)
+			model[i].owner[k] = -1;
+	}
+}
+
+static void every_slice_belongs_to_whom_it_was_given_last(void **state)
+{
+	ps_auto(ps_table_free) struct ps_table *table = new_table();
+	ps_auto_mem struct model *model = calloc(N_ADDRESSES, sizeof(*model));
+
+	(void)state;
+	srand(3);
+	assert_non_null(model);
+	make_model(model);
+	for (unsigned i = 0; i < N_ADDRESSES; i++)
+		assert_int_equal(add(table, model[i].ip4, model[i].site, model[i].shift), 0);
+	for (unsigned i = 0; i < 40000; i++) {
+		struct model *m = &model[(unsigned)rand() % N_ADDRESSES];
+		unsigned first = ps_slice_first(m->shift);
+		unsigned slice = first + (unsigned)rand() % (ps_slice_count(m->shift) - first);
+		unsigned host = (unsigned)rand() % N_HOSTS;
+
+		assert_int_equal(ps_table_set_owner(table, htonl(m->ip4), slice, host), 0);
+		m->owner[slice] = (short)host;
+	}
+	for (unsigned i = 0; i < N_ADDRESSES; i++) {
+		const struct ps_address *a = ps_table_find(table, htonl(model[i].ip4));
+
+		assert_non_null(a);
+		assert_int_equal(a->site, model[i].site);
+		assert_int_equal(ps_address_shift(a), model[i].shift);
+		for (unsigned slice = 0; slice < ps_slice_count(model[i].shift); slice++)
+			assert_int_equal(owner(table, model[i].ip4, slice), model[i].owner[slice]);
+		assert_null(ps_table_find(table, htonl(model[i].ip4 + 1)));
+	}
+}
+
+static void mistakes_are_refused_by_name(void **state)
+{
+	ps_auto(ps_table_free) struct ps_table *table = new_table();
+	const uint32_t ip4 = 0xc6336401;
+
+	(void)state;
+	assert_int_equal(add(table, ip4, 3, 11), 0);
+	assert_int_equal(add(table, ip4, 3, 11), -EEXIST);
+	assert_int_equal(add(table, ip4 + 1, 3, 6), -EINVAL);
+	assert_int_equal(add(table, ip4 + 1, 3, 15), -EINVAL);
+	assert_int_equal(add(table, ip4 + 1, 256, 11), -EINVAL);
+	assert_int_equal(ps_table_set_owner(table, htonl(ip4 + 1), 1, 0), -ENOENT);
+	assert_int_equal(ps_table_set_owner(table, htonl(ip4), 32, 0), -ERANGE);
+	assert_int_equal(ps_table_set_owner(table, htonl(ip4), 0, 0), -ERANGE);
+	assert_int_equal(ps_table_set_owner(table, htonl(ip4), 1, PS_HOSTS_MAX), -EINVAL);
+	assert_int_equal(ps_table_set_host(table, PS_HOSTS_MAX, 0), -EINVAL);
+	assert_int_equal(ps_table_set_site(table, PS_SITES_MAX, 0), -EINVAL);
+}
+
+static void the_255th_owner_of_a_site_does_not_fit(void **state)
+{
+	ps_auto(ps_table_free) struct ps_table *table = new_table();
+	const uint32_t ip4 = 0xc6336401;
+
+	(void)state;
+	assert_int_equal(add(table, ip4, 3, 7), 0);
+	assert_int_equal(add(table, ip4 + 1, 4, 7), 0);
+	for (unsigned host = 0; host < 254; host++)
+		assert_int_equal(ps_table_set_owner(table, htonl(ip4), 8 + host, 1000 + host), 0);
+	assert_int_equal(ps_table_set_owner(table, htonl(ip4), 300, 999), -ENOSPC);
+	assert_int_equal(owner(table, ip4, 300), -1);
+	assert_int_equal(owner(table, ip4, 8 + 253), 1253);
+	assert_int_equal(ps_table_set_owner(table, htonl(ip4 + 1), 300, 999), 0);
+}
+
+static void addresses_of_a_24_share_a_block(void **state)
+{
+	ps_auto(ps_table_free) struct ps_table *table = new_table();
+
+	(void)state;
+	for (uint32_t i = 0; i < 256; i++)
+		assert_int_equal(add(table, 0xc6336400 + i, 3, 11), 0);
+	assert_int_equal(table->n_address_blocks, 2);
+	assert_int_equal(table->n_blocks, 2);
+	assert_int_equal(table->n_owners, 256);
+	assert_int_equal(add(table, 0xc6336500, 3, 7), 0);
+	assert_int_equal(table->n_address_blocks, 3);
+	assert_int_equal(table->n_blocks, 2);
+	assert_int_equal(table->n_owners, 256 + 16);
+}
+
+static void peers_know_who_is_this_host_and_this_site(void **state)
+{
+	ps_auto(ps_table_free) struct ps_table *table = new_table();
+
+	(void)state;
+	assert_int_equal(ps_table_set_host(table, 9, htonl(0xc0000209)), 0);
+	assert_int_equal(ps_table_set_host(table, 5, htonl(0xc0000201)), 0);
+	assert_int_equal(ps_table_set_site(table, 0, htonl(0xc00002c8)), 0);
+	assert_int_equal(table->n_hosts, 10);
+	assert_int_equal(table->hosts[5].self, 1);
+	assert_int_equal(table->hosts[9].self, 0);
+	assert_int_equal(table->edges[3].self, 1);
+	assert_int_equal(table->edges[0].self, 0);
+	assert_int_equal(table->hosts[9].src, htonl(0xc0000201));
+	assert_int_equal(table->hosts[9].mtu, 1500);
+	assert_true(ps_table_is_source(table, htonl(0xc0000209)));
+	assert_false(ps_table_is_source(table, htonl(0xc0000208)));
+	assert_false(ps_table_is_source(table, 0));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_slice_belongs_to_whom_it_was_given_last),
+		cmocka_unit_test(mistakes_are_refused_by_name),
+		cmocka_unit_test(the_255th_owner_of_a_site_does_not_fit),
+		cmocka_unit_test(addresses_of_a_24_share_a_block),
+		cmocka_unit_test(peers_know_who_is_this_host_and_this_site),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
