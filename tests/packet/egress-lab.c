@@ -4,6 +4,7 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +15,8 @@
 #include <unistd.h>
 
 #include "base/own.h"
+
+enum { CLOSE_MS = 1000 };
 
 static int run(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -169,6 +172,22 @@ void lab_close_pins(struct lab *lab)
 	rmdir(lab->root);
 }
 
+/* Ends the children that a failed test left, which takes the kernel a moment. */
+static void remove_cgroups(const struct lab *lab)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/cgroup.kill", lab->cgroup);
+	(void)write_text(path, "1");
+	for (int ms = 0; ms < CLOSE_MS; ms++) {
+		rmdir(lab->class_dir);
+		rmdir(lab->plain_dir);
+		if (rmdir(lab->cgroup) == 0)
+			return;
+		poll(NULL, 0, 1);
+	}
+}
+
 void lab_close(struct lab *lab)
 {
 	int id = (int)getpid();
@@ -181,7 +200,5 @@ void lab_close(struct lab *lab)
 	ps_fd_drop(&lab->home_ns);
 	(void)run("ip netns del egr%d-near; ip netns del egr%d-far", id, id);
 	lab_close_pins(lab);
-	rmdir(lab->class_dir);
-	rmdir(lab->plain_dir);
-	rmdir(lab->cgroup);
+	remove_cgroups(lab);
 }
