@@ -15,8 +15,8 @@ static struct ps_hello example(size_t n_slices)
 	memset(hello.digest, 0xab, sizeof(hello.digest));
 	hello.n_slices = n_slices;
 	for (size_t i = 0; i < n_slices; i++)
-		hello.slices[i] = (struct ps_hello_slice){htonl(0xc6336400 + (uint32_t)i),
-							  (uint16_t)(i + 1)};
+		hello.slices[i] =
+			(struct ps_hello_slice){htonl(0xc6336400 + (uint32_t)i), (uint16_t)(i + 1)};
 	return hello;
 }
 
