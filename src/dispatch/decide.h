@@ -82,8 +82,8 @@ PS_INLINE __u32 ps_decide_answer(const void *frame, const struct iphdr *ip, cons
 	return PS_UNDECIDED;
 }
 
-PS_INLINE __u32 ps_decide_unowned(struct ps_frame *frame, const struct iphdr *ip, const void *end,
-				  const struct ps_address *address, struct ps_verdict *v)
+PS_COLD __u32 ps_decide_unowned(struct ps_frame *frame, const struct iphdr *ip, const void *end,
+				const struct ps_address *address, struct ps_verdict *v)
 {
 	const struct ps_dispatch_config *config = ps_look_config(frame);
 	__u32 reason;
@@ -279,7 +279,7 @@ PS_INLINE int ps_read_l2(struct ps_frame *frame, const struct ps_verdict *v, str
 	__builtin_memcpy(ret->bytes + ETH_ALEN, data, ETH_ALEN);
 	__builtin_memcpy(ret->bytes + 2 * ETH_ALEN, data + 2 * ETH_ALEN,
 			 sizeof(ret->bytes) - 2 * ETH_ALEN);
-	ret->len = v->l2_len;
+	ret->len = v->l2_len & 31; /* 14 to 22: the verifier does not remember */
 	return 0;
 }
 
@@ -316,7 +316,7 @@ PS_INLINE __u8 *ps_make_room(struct ps_frame *frame, const struct ps_verdict *v,
 	return data + l2.len;
 }
 
-PS_INLINE int ps_answer(struct ps_frame *frame, struct ps_verdict *v)
+PS_COLD int ps_answer(struct ps_frame *frame, struct ps_verdict *v)
 {
 	int is_tcp = v->reason == PS_REASON_REJECT_TCP;
 	__u8 *at = is_tcp ? ps_make_room(frame, v, PS_RST_LEN, 0)

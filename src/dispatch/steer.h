@@ -19,6 +19,9 @@
 /* linux/stddef.h gives __always_inline a weaker meaning; the verifier wants one function. */
 #define PS_INLINE static inline __attribute__((always_inline))
 
+/* Off the hot path: a function of its own keeps the hot one small. */
+#define PS_COLD static __attribute__((noinline))
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ps_be16(x) ((__u16)__builtin_bswap16(x))
 #define ps_be32(x) ((__u32)__builtin_bswap32(x))
@@ -183,7 +186,9 @@ PS_INLINE __u32 ps_read_flow(const struct iphdr *ip, const void *end, struct ps_
 	__u32 len = ps_be16(ip->tot_len) - ip->ihl * 4;
 	__u8 protocol = ip->protocol;
 
-	*flow = (struct ps_flow){.ours = ip->daddr, .peer = ip->saddr, .protocol = protocol};
+	flow->ours = ip->daddr;
+	flow->peer = ip->saddr;
+	flow->protocol = protocol;
 	if (protocol != PS_PROTO_TCP && protocol != PS_PROTO_UDP && protocol != PS_PROTO_ICMP)
 		return PS_REASON_DROP_PROTOCOL;
 	if (len < 8 || (const void *)(l4 + 8) > end)
