@@ -17,6 +17,7 @@ NETNS = Path("/run/netns")
 PINS = Path("/sys/fs/bpf/portslice")
 SOCKETS = Path("/run/portslice")
 REPO = Path(__file__).resolve().parent.parent
+os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"   # su keeps a user's PATH
 
 
 class LabError(Exception):
@@ -51,6 +52,11 @@ def netns(name: str, node: str) -> Path:
     return NETNS / f"{name}-{node}"
 
 
+def pass_pin(name: str) -> Path:
+    """Where lab/pass.bpf.c is pinned while the lab is being built."""
+    return PINS.parent / f"portslice-lab-{name}"
+
+
 def _below(root: Path, name: str) -> list:
     return sorted(root.glob(f"{name}-*")) if root.is_dir() else []
 
@@ -69,7 +75,7 @@ def all_sockets(name: str) -> list:
 
 def traces(name: str) -> list:
     """Every path by which this lab shows on the machine; empty: it is not there."""
-    fixed = [path for path in (state(name), cgroup(name)) if path.exists()]
+    fixed = [path for path in (state(name), cgroup(name), pass_pin(name)) if path.exists()]
     return fixed + all_netns(name) + all_pins(name) + all_sockets(name)
 
 

@@ -48,6 +48,7 @@ def teardown(name: str) -> list:
     _detach(name)
     _remove_namespaces(name)
     process.remove_groups(place.cgroup(name))
+    place.pass_pin(name).unlink(missing_ok=True)
     shutil.rmtree(place.state(name), ignore_errors=True)
     _remove_empty(place.cgroup(name).parent, place.STATE, place.SOCKETS)
     if net.is_bpffs(place.PINS.parent):

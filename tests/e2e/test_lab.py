@@ -179,7 +179,10 @@ def test_what_xdp_sends_back_out_of_a_host_arrives(which, peers, request, tmp_pa
     lab = request.getfixturevalue(which)
     (tmp_path / "bounce.c").write_text(BOUNCE)
     subprocess.run(net.compile_bpf(tmp_path / "bounce.c", tmp_path / "bounce.o"), check=True)
-    lab.run("lhr1", ["ip", "link", "set", "eth0", "xdp", "obj", tmp_path / "bounce.o", "sec", "xdp"])
+    pin = place.pass_pin(lab.name)
+    net.pin_bpf(tmp_path / "bounce.o", pin)
+    lab.run("lhr1", ["ip", "link", "set", "eth0", "xdp", "pinned", pin])
+    pin.unlink()
     for peer in peers:
         python(lab, peer, ECHOED, "10.1.1.1")
     lab.run("lhr1", ["ip", "link", "set", "eth0", "xdp", "off"])
