@@ -286,6 +286,8 @@ def main() -> int:
     except (LabError, TopologyError, OSError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130   # a half-built lab goes with us: its guardian sees to it
     return 0
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Namespaces, links, addresses, kernel settings and, where there is no BGP, routes."""
 import json
+import platform
 import subprocess
 from pathlib import Path
 
@@ -56,16 +57,8 @@ def _static_routes(topology: Topology, name: str) -> list:
     return [f"route add {prefix} {hops}" for prefix in (topology.shared, *topology.sites.values())]
 
 
-def _pass_program() -> Path:
-    """What the far end of a host's uplink must carry; pass.bpf.c says why."""
-    program = place.binary("lab/pass.bpf.o")
-    if not program.exists():
-        raise place.LabError(f"{program} is missing; try: make")
-    return program
-
-
-def _node_script(topology: Topology, name: str) -> str:
-    """Addresses, routes and offloads of one node, as shell over one `ip -batch`."""
+def _node_script(topology: Topology, name: str, lab: str) -> str:
+    """Addresses, routes and device features of one node, as shell over one `ip -batch`."""
     node = topology.nodes[name]
     ends = [own for own, _ in topology.neighbours(name)]
     lines = ["link set lo up"]
@@ -77,11 +70,21 @@ def _node_script(topology: Topology, name: str) -> str:
         lines.append(f"route add blackhole {node.services['silent']}")
     if node.kind == INTERNET or not topology.bgp:
         lines += _static_routes(topology, name)
-    # XDP_TX carries a packet on with its checksum unfinished: let the sender finish it.
+    # XDP_TX and GRO both carry a packet on with its checksum unfinished: let the sender finish it.
     offloads = [f"ethtool -K {end.dev} tx off" for end in ends]
-    if node.kind in (ISP, SITE_ROUTER):
-        offloads += [f"ip link set dev {end.dev} xdpdrv obj {_pass_program()} sec xdp" for end in ends]
-    return "\n".join(["set -e", "ip -batch - <<END", *lines, "END", *offloads]) + "\n"
+    awake = [f"ip link set {end.dev} xdp pinned {place.pass_pin(lab)}" for end in topology.ends_towards(name, HOST)]
+    return "\n".join(["set -e", "ip -batch - <<END", *lines, "END", *offloads, *awake]) + "\n"
+
+
+def compile_bpf(source: Path, target: Path) -> list:
+    """The command that does it. Debian keeps asm/types.h below the machine's triplet, which -target bpf hides."""
+    return ["clang-19", "-target", "bpf", "-O2", "-g", "-isystem", f"/usr/include/{platform.machine()}-linux-gnu",
+            "-c", str(source), "-o", str(target)]
+
+
+def pin_bpf(program: Path, pin: Path) -> None:
+    """Loads a program for `ip link set ... xdp pinned`; with `xdp obj`, iproute2 would leave folders in bpffs."""
+    run(["bpftool", "prog", "load", str(program), str(pin)])
 
 
 def _sh(name: str, node: str) -> list:
@@ -90,13 +93,16 @@ def _sh(name: str, node: str) -> list:
 
 def create(topology: Topology, name: str) -> None:
     """All namespaces with their links up; on failure what exists is left to `teardown`."""
-    nodes = topology.nodes
-    run(["ip", "-batch", "-"], "".join(f"netns add {name}-{node}\n" for node in nodes))
+    nodes, passing = topology.nodes, place.state(name) / "pass.bpf.o"
+    run_all([(["ip", "-batch", "-"], "".join(f"netns add {name}-{node}\n" for node in nodes)),
+             (compile_bpf(place.REPO / "lab" / "pass.bpf.c", passing), None)])
+    pin_bpf(passing, place.pass_pin(name))
     run_all([(_sh(name, node.name), _settings_script(node.kind)) for node in nodes.values()])
     run(["ip", "-batch", "-"], "".join(
         f"link add {a.dev} netns {name}-{a.node} type veth peer name {b.dev} netns {name}-{b.node}\n"
         for a, b in topology.links))
-    run_all([(_sh(name, node), _node_script(topology, node)) for node in nodes])
+    run_all([(_sh(name, node), _node_script(topology, node, name)) for node in nodes])
+    place.pass_pin(name).unlink()   # the devices hold the program now
 
 
 def routes(name: str, node: str) -> dict:

@@ -6,6 +6,7 @@
   CGROUP2/portslice-lab/NAME/HOST    programs of a host: what the agent's hooks steer
   CGROUP2/portslice-lab/NAME/_lab    daemons of the lab itself: what they must not steer
   /sys/fs/bpf/portslice/NAME-HOST/   pins of a host's agent
+  /run/portslice/NAME-HOST/          its control socket
 """
 import os
 import re
@@ -14,7 +15,9 @@ from pathlib import Path
 STATE = Path("/run/portslice-lab")
 NETNS = Path("/run/netns")
 PINS = Path("/sys/fs/bpf/portslice")
+SOCKETS = Path("/run/portslice")
 REPO = Path(__file__).resolve().parent.parent
+os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"   # su keeps a user's PATH
 
 
 class LabError(Exception):
@@ -49,18 +52,31 @@ def netns(name: str, node: str) -> Path:
     return NETNS / f"{name}-{node}"
 
 
+def pass_pin(name: str) -> Path:
+    """Where lab/pass.bpf.c is pinned while the lab is being built."""
+    return PINS.parent / f"portslice-lab-{name}"
+
+
+def _below(root: Path, name: str) -> list:
+    return sorted(root.glob(f"{name}-*")) if root.is_dir() else []
+
+
 def all_netns(name: str) -> list:
-    return sorted(NETNS.glob(f"{name}-*")) if NETNS.is_dir() else []
+    return _below(NETNS, name)
 
 
 def all_pins(name: str) -> list:
-    return sorted(PINS.glob(f"{name}-*")) if PINS.is_dir() else []
+    return _below(PINS, name)
+
+
+def all_sockets(name: str) -> list:
+    return _below(SOCKETS, name)
 
 
 def traces(name: str) -> list:
     """Every path by which this lab shows on the machine; empty: it is not there."""
-    fixed = [path for path in (state(name), cgroup(name)) if path.exists()]
-    return fixed + all_netns(name) + all_pins(name)
+    fixed = [path for path in (state(name), cgroup(name), pass_pin(name)) if path.exists()]
+    return fixed + all_netns(name) + all_pins(name) + all_sockets(name)
 
 
 def names() -> list:

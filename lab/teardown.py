@@ -20,8 +20,8 @@ def _detach(name: str) -> None:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     for child in running:
         process.finish(child, timeout=2)
-    for pins in place.all_pins(name):
-        shutil.rmtree(pins, ignore_errors=True)
+    for folder in place.all_pins(name) + place.all_sockets(name):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_namespaces(name: str) -> None:
@@ -48,8 +48,9 @@ def teardown(name: str) -> list:
     _detach(name)
     _remove_namespaces(name)
     process.remove_groups(place.cgroup(name))
+    place.pass_pin(name).unlink(missing_ok=True)
     shutil.rmtree(place.state(name), ignore_errors=True)
-    _remove_empty(place.cgroup(name).parent, place.STATE)
+    _remove_empty(place.cgroup(name).parent, place.STATE, place.SOCKETS)
     if net.is_bpffs(place.PINS.parent):
         _remove_empty(place.PINS)
     return place.traces(name)

@@ -33,8 +33,8 @@ def _why_not() -> str | None:
     """Why no lab can be built here, found by asking, not by failing."""
     if os.geteuid() != 0:
         return "needs root: network namespaces"
-    missing = [tool for tool in ("ip", "nsenter", "ethtool", "bird", "nginx", "unbound", "tcpdump", "nft")
-               if not shutil.which(tool, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")]
+    missing = [tool for tool in ("ip", "nsenter", "ethtool", "bird", "nginx", "unbound", "tcpdump", "nft", "clang-19",
+                                 "bpftool") if not shutil.which(tool)]
     return f"needs {', '.join(missing)}: try tools/deps" if missing else None
 
 
