@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 root = pathlib.Path(sys.argv[1])
-files = [str(p) for top in ("src", "tests", "bench") for p in (root / top).rglob("*.[ch]")]
+files = [str(p) for top in ("src", "tests", "bench", "lab") for p in (root / top).rglob("*.[ch]")]
 run = subprocess.run(["clang-format-19", "--dry-run", "-Werror", *files],
                      capture_output=True, text=True, cwd=root)
 print(run.stderr[-2000:] if run.returncode else "format: clean")

@@ -245,6 +245,23 @@ static int open_agent(struct ps_agent *agent, char **ret_why)
 	return r;
 }
 
+/* No agent lives (we hold its lock), so its folder can go as well. */
+static int run_detach(struct ps_agent *agent)
+{
+	static const char *const left[] = {"control.sock", "lock"};
+	int r = ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(left) && r == 0; i++) {
+		ps_auto_mem char *path = NULL;
+
+		if (asprintf(&path, "%s/%s", agent->run_dir, left[i]) >= 0)
+			(void)unlink(path);
+	}
+	(void)rmdir(agent->run_dir);
+	(void)rmdir(pin_root);
+	return r;
+}
+
 static int run(const struct ps_agent_options *options, bool detach, char **ret_why)
 {
 	ps_auto(agent_free) struct ps_agent *agent = calloc(1, sizeof(*agent));
@@ -258,7 +275,7 @@ static int run(const struct ps_agent_options *options, bool detach, char **ret_w
 	if (r < 0)
 		return r;
 	if (detach)
-		return ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
+		return run_detach(agent);
 	r = open_agent(agent, ret_why);
 	if (r < 0)
 		return r;
