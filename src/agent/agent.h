@@ -22,7 +22,8 @@
 
 enum {
 	PS_TICK_MS = 1000,
-	PS_FRESH_MS = 5000, /* how long a confirmed table may still give rejects */
+	PS_SWEEP_TICKS = 60, /* between removals of claims whose quarantine has ended */
+	PS_FRESH_MS = 5000,  /* how long a confirmed table may still give rejects */
 };
 
 struct ps_agent_options {
@@ -81,6 +82,7 @@ struct ps_agent {
 	size_t n_differ;          /* hosts heard with another plan */
 	bool detached;            /* by the operator: follow nothing until `attach` */
 	bool tend_armed;
+	unsigned ticks; /* since the last sweep */
 	bool ready_sent;
 };
 

@@ -217,6 +217,17 @@ static int tell_peers(struct ps_agent *agent)
 	return r;
 }
 
+/* Without it the table of claims would slowly fill with ports that are free again. */
+static void sweep(struct ps_agent *agent)
+{
+	uint64_t n_freed;
+
+	if (++agent->ticks < PS_SWEEP_TICKS)
+		return;
+	agent->ticks = 0;
+	(void)ps_egress_sweep(agent->active->egress, &n_freed);
+}
+
 static void tick_active(struct ps_agent *agent)
 {
 	int r = tell_peers(agent);
@@ -233,6 +244,7 @@ static void tick_active(struct ps_agent *agent)
 		free(agent->active->text); /* so that the same text is applied again */
 		agent->active->text = strdup("");
 	}
+	sweep(agent);
 	ps_agent_tend(agent);
 }
 

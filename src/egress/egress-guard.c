@@ -121,8 +121,6 @@ int ps_egress_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, boo
 
 	*ret_message = NULL;
 	*ret_qdisc_made = false;
-	if (egress->without_guard)
-		return 0;
 	print = libbpf_set_print(mute); /* it tells every qdisc that is there already */
 	r = set_guard(egress, ifindex, uplink, &made);
 	libbpf_set_print(print);
@@ -138,8 +136,6 @@ bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool upl
 	libbpf_print_fn_t print;
 	bool ethernet, stands;
 
-	if (egress->without_guard)
-		return true;
 	if (has_ethernet(ifindex, &ethernet) < 0)
 		return false;
 	print = libbpf_set_print(mute);

@@ -226,8 +226,6 @@ static int start(struct ps_egress *egress, const struct ps_egress_config *config
 	egress->log = calloc(1, PS_EGRESS_LOG_LEN);
 	egress->pin_dir = strdup(options->pin_dir);
 	egress->cgroup_path = strdup(options->cgroup_path ? options->cgroup_path : "");
-	egress->without_hooks = options->without_hooks;
-	egress->without_guard = options->without_guard;
 	if (!egress->log || !egress->pin_dir || !egress->cgroup_path)
 		return -ENOMEM;
 	r = open_objects(egress);

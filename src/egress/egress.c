@@ -115,8 +115,6 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 	struct stat st;
 
 	*ret_message = NULL;
-	if (egress->without_hooks)
-		return 0;
 	cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cgroup_fd < 0 || fstat(cgroup_fd, &st) < 0)
 		return ps_egress_fail(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,

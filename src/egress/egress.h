@@ -57,8 +57,6 @@ struct ps_egress_options {
 	const char *pin_dir; /* below a bpffs, exists; links, claims, counters are pinned here */
 	const char *cgroup_path; /* the hooks' root, a cgroup2 folder */
 	bool observe;            /* count what would be done, change nothing */
-	bool without_hooks;      /* lab only: leave the cgroup hooks out */
-	bool without_guard;      /* lab only: leave the guard out */
 };
 
 /* Loads a generation: programs and its own config maps; nothing is attached yet.  Claims, sockets,

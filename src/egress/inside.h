@@ -16,7 +16,6 @@ struct ps_egress {
 	void *event_arg;
 	char *pin_dir, *cgroup_path;
 	char *log; /* the verifier's, while loading; PS_EGRESS_LOG_LEN bytes */
-	bool without_hooks, without_guard;
 };
 
 /* Sets *ret_message to the formatted text (NULL when memory is short) and returns `error`. */
