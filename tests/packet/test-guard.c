@@ -28,8 +28,7 @@ static struct ps_egress_config config;
 
 static int load_generation(bool observe)
 {
-	const struct ps_egress_options options = {
-		.pin_dir = lab.pins, .observe = observe, .without_hooks = true};
+	const struct ps_egress_options options = {.pin_dir = lab.pins, .observe = observe};
 	ps_auto_mem char *message = NULL;
 	int r;
 
