@@ -27,6 +27,8 @@
 
 #include "base/own.h"
 
+#pragma GCC diagnostic ignored "-Wcast-qual" /* libmnl's loop over attributes casts const away */
+
 enum {
 	REPLY_SIZE =
 		32768, /* bytes; a dump's message is at most this long (rtnetlink's own limit) */
