@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT
+/* What connect() and sendto() do to programs: real sockets against the real hooks, since cgroup programs
+ * have no test-run. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/own.h"
+#include "egress-fixture.h"
+
+static void fills_refuses_and_recovers(int type)
+{
+	struct ps_egress_slice both[2] = {plan.slices[0], plan.slices[1]};
+	int fds[3 * LAB_PORTS];
+	struct told told = {0};
+	uint64_t usage[2];
+
+	fill(type, fds);
+	assert_int_equal(ps_egress_usage(lab.pins, both, 2, usage), 0);
+	assert_int_equal(usage[0], 3 * LAB_PORTS);
+	assert_int_equal(usage[1], 0);
+	assert_int_equal(dial(type, far[0]), -EADDRNOTAVAIL);
+	assert_int_equal(counter(PS_EGRESS_EXHAUSTED), 1);
+	assert_int_equal(counter(PS_EGRESS_CONNECT), 3 * LAB_PORTS);
+	assert_int_equal(ps_egress_events_read(egress, note_event, &told), 1);
+	assert_int_equal(told.last.reason, PS_EGRESS_EXHAUSTED);
+	assert_int_equal(told.last.pid, getpid());
+	assert_int_equal(told.last.cgroup, lab.class_id);
+	assert_int_equal(told.last.class, 0);
+	assert_int_equal(told.last.dst, ip4(far[0]));
+	assert_int_equal(told.last.dport, htons(PORT));
+	assert_true(strstr("test-egress-hooks", told.last.comm) != NULL);
+	close(fds[0]);
+	wait_for_claims(3 * LAB_PORTS - 1);
+	fds[0] = dial(type, far[0]);
+	assert_true(fds[0] >= 0);
+	close_all(fds, 3 * LAB_PORTS);
+	wait_for_claims(0);
+	assert_int_equal(counter(PS_EGRESS_RELEASE), 3 * LAB_PORTS + 1);
+}
+
+static void tcp_uses_every_port_towards_each_destination_and_then_is_told(void **state)
+{
+	(void)state;
+	fills_refuses_and_recovers(SOCK_STREAM);
+}
+
+static void connected_udp_uses_every_port_towards_each_destination_and_then_is_told(void **state)
+{
+	(void)state;
+	fills_refuses_and_recovers(SOCK_DGRAM);
+}
+
+static void a_refused_socket_connects_once_a_port_is_free(void **state)
+{
+	int fds[3 * LAB_PORTS], fd;
+
+	(void)state;
+	fill(SOCK_STREAM, fds);
+	fd = new_socket(SOCK_STREAM);
+	assert_int_equal(try_connect(fd, far[0], PORT), -EADDRNOTAVAIL);
+	close(fds[0]);
+	wait_for_claims(3 * LAB_PORTS - 1);
+	assert_int_equal(try_connect(fd, far[0], PORT), 0);
+	close(fd);
+	close_all(fds + 1, 3 * LAB_PORTS - 1);
+}
+
+static void a_connection_refused_gives_its_port_back(void **state)
+{
+	int fd = new_socket(SOCK_STREAM);
+
+	(void)state;
+	assert_int_equal(try_connect(fd, far[0], PORT + 1), -ECONNREFUSED);
+	wait_for_claims(0);
+	assert_int_equal(try_connect(fd, far[0], PORT), 0);
+	assert_from_slice(fd, &plan.slices[0]);
+	assert_int_equal(counter(PS_EGRESS_RECONNECT), 1);
+	close(fd);
+	wait_for_claims(0);
+}
+
+static void two_slices_of_two_addresses_are_used_to_the_last_port(void **state)
+{
+	int fds[2 * LAB_PORTS];
+	unsigned n[2] = {0};
+
+	(void)state;
+	plan.choices[0].n = 2;
+	start();
+	for (unsigned i = 0; i < 2 * LAB_PORTS; i++) {
+		unsigned second;
+
+		fds[i] = dial(SOCK_STREAM, far[0]);
+		assert_true(fds[i] >= 0);
+		second = name_of(fds[i]).sin_addr.s_addr == plan.slices[1].ip4_be;
+		assert_from_slice(fds[i], &plan.slices[second]);
+		n[second]++;
+	}
+	assert_int_equal(n[0], LAB_PORTS);
+	assert_int_equal(n[1], LAB_PORTS);
+	assert_int_equal(dial(SOCK_STREAM, far[0]), -EADDRNOTAVAIL);
+	close_all(fds, 2 * LAB_PORTS);
+	wait_for_claims(0);
+}
+
+static void a_requested_address_is_kept(void **state)
+{
+	int only = 1;
+
+	(void)state;
+	plan.choices[0].n = 2;
+	start();
+	for (unsigned i = 0; i < 8; i++) {
+		int fd = new_socket(SOCK_STREAM);
+
+		setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &only, sizeof(only));
+		assert_int_equal(try_bind(fd, "198.51.100.2", 0), 0);
+		assert_int_equal(try_connect(fd, far[0], PORT), 0);
+		assert_from_slice(fd, &plan.slices[1]);
+		close(fd);
+	}
+}
+
+static void the_mark_chooses_the_class(void **state)
+{
+	static const struct {
+		uint32_t mark;
+		const char *directory;
+		int slice, error;
+	} rows[] = {
+		{0, lab.class_dir, 0, 0},
+		{1, lab.class_dir, 0, 0},
+		{MARK, lab.class_dir, 1, 0},
+		{MARK, lab.plain_dir, -1, 0},
+		{MARK + 1, lab.class_dir, -1, -EADDRNOTAVAIL},
+		{MARK + 1, lab.plain_dir, -1, -EADDRNOTAVAIL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		int fd = new_socket(SOCK_STREAM);
+
+		lab_enter(rows[i].directory);
+		assert_int_equal(
+			setsockopt(fd, SOL_SOCKET, SO_MARK, &rows[i].mark, sizeof(rows[i].mark)),
+			0);
+		assert_int_equal(try_connect(fd, far[0], PORT), rows[i].error);
+		if (rows[i].slice >= 0)
+			assert_from_slice(fd, &plan.slices[rows[i].slice]);
+		else if (!rows[i].error)
+			assert_int_equal(name_of(fd).sin_addr.s_addr, ip4("10.77.0.1"));
+		close(fd);
+	}
+	assert_int_equal(counter(PS_EGRESS_NO_SLICE), 2);
+}
+
+static void programs_of_no_class_keep_their_own_address(void **state)
+{
+	int fd;
+
+	(void)state;
+	lab_enter(lab.plain_dir);
+	fd = dial(SOCK_STREAM, far[0]);
+	assert_true(fd >= 0);
+	assert_int_equal(name_of(fd).sin_addr.s_addr, ip4("10.77.0.1"));
+	close(fd);
+	assert_int_equal(counter(PS_EGRESS_OUTSIDE), 1);
+	fd = new_socket(SOCK_STREAM);
+	assert_int_equal(try_bind(fd, "198.51.100.1", LAB_FIRST_PORT), -EACCES);
+	assert_int_equal(try_bind(fd, "198.51.100.1", 0), -EACCES);
+	assert_int_equal(counter(PS_EGRESS_REFUSED_BIND), 2);
+	assert_int_equal(try_bind(fd, "198.51.100.1", SERVICE_PORT), 0);
+	close(fd);
+	fd = new_socket(SOCK_DGRAM);
+	assert_int_equal(try_bind(fd, "198.51.100.1", SERVICE_PORT), -EACCES);
+	close(fd);
+}
+
+static void shared_destinations_are_refused_to_everyone(void **state)
+{
+	const char *const directories[] = {lab.class_dir, lab.plain_dir};
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		int tcp = new_socket(SOCK_STREAM), udp = new_socket(SOCK_DGRAM);
+
+		lab_enter(directories[i]);
+		assert_int_equal(try_connect(tcp, "198.51.100.1", 22), -ECONNREFUSED);
+		assert_int_equal(try_connect(udp, "198.51.100.77", 53), -ECONNREFUSED);
+		assert_int_equal(try_send(udp, "198.51.100.77", 53), -ECONNREFUSED);
+		assert_int_equal(counter(PS_EGRESS_REFUSED_SHARED), 3 * (i + 1));
+		close(tcp);
+		close(udp);
+	}
+}
+
+static void a_service_of_this_host_may_be_reached_from_here(void **state)
+{
+	int server = new_socket(SOCK_STREAM), client = new_socket(SOCK_STREAM);
+
+	(void)state;
+	assert_int_equal(try_bind(server, "198.51.100.1", SERVICE_PORT), 0);
+	assert_int_equal(listen(server, 1), 0);
+	assert_int_equal(try_connect(client, "198.51.100.1", SERVICE_PORT), 0);
+	close(client);
+	close(server);
+}
+
+static void datagrams_without_connect_are_refused(void **state)
+{
+	int fd = new_socket(SOCK_DGRAM);
+
+	(void)state;
+	assert_int_equal(try_send(fd, far[0], PORT), -EDESTADDRREQ);
+	assert_int_equal(try_send(fd, "10.77.0.4", PORT), 0);
+	assert_int_equal(try_send(fd, "127.0.0.1", PORT), 0);
+	close(fd);
+	fd = dial(SOCK_DGRAM, far[0]);
+	assert_int_equal(try_send(fd, far[0], PORT), 0);
+	assert_int_equal(try_send(fd, far[1], PORT), -EDESTADDRREQ);
+	close(fd);
+	assert_int_equal(counter(PS_EGRESS_REFUSED_UNCONNECTED), 2);
+}
+
+static void udp_may_connect_again_and_claims_follow(void **state)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	int fd = dial(SOCK_DGRAM, far[0]);
+	uint16_t port = name_of(fd).sin_port;
+
+	(void)state;
+	assert_int_equal(try_connect(fd, far[1], PORT), 0);
+	assert_int_equal(n_claims(), 1);
+	assert_int_equal(connect(fd, &none, sizeof(none)), 0);
+	assert_int_equal(try_connect(fd, far[2], PORT), 0);
+	assert_int_equal(try_connect(fd, far[2], PORT), 0);
+	assert_int_equal(try_connect(fd, "10.77.0.4", PORT), 0);
+	assert_int_equal(name_of(fd).sin_port, port);
+	assert_int_equal(n_claims(), 1);
+	close(fd);
+	wait_for_claims(0);
+}
+
+static int try_connect6(int fd, const char *address)
+{
+	struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons(PORT)};
+
+	assert_int_equal(inet_pton(AF_INET6, address, &to.sin6_addr), 1);
+	return connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 ? -errno : 0;
+}
+
+static void ipv4_inside_ipv6_sockets_is_served_too(void **state)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
+	struct sockaddr_in6 name, any = {.sin6_family = AF_INET6};
+	socklen_t len = sizeof(name);
+
+	(void)state;
+	for (size_t i = 0; i < 4; i++) {
+		int fd = socket(AF_INET6, types[i & 1] | SOCK_CLOEXEC, 0);
+
+		if (i & 2)
+			assert_int_equal(bind(fd, (struct sockaddr *)&any, sizeof(any)), 0);
+		assert_int_equal(try_connect6(fd, "::ffff:10.77.0.2"), 0);
+		assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &len), 0);
+		assert_int_equal(name.sin6_addr.s6_addr32[3], plan.slices[0].ip4_be);
+		assert_true(ps_range_contains(plan.slices[0].ports, ntohs(name.sin6_port)));
+		assert_int_equal(n_claims(), 1);
+		close(fd);
+		wait_for_claims(0);
+	}
+}
+
+static void native_ipv6_is_refused_so_that_programs_fall_back(void **state)
+{
+	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	(void)state;
+	assert_int_equal(try_connect6(fd, "2001:db8::1"), -ENETUNREACH);
+	assert_int_equal(counter(PS_EGRESS_REFUSED_V6), 1);
+	assert_int_equal(try_connect6(fd, "::1"), 0);
+	close(fd);
+}
+
+static void sockets_of_other_namespaces_are_left_alone(void **state)
+{
+	int fd, server;
+
+	(void)state;
+	assert_int_equal(setns(lab.far_ns, CLONE_NEWNET), 0);
+	fd = new_socket(SOCK_STREAM);
+	assert_int_equal(setns(lab.near_ns, CLONE_NEWNET), 0);
+	server = new_socket(SOCK_STREAM);
+	assert_int_equal(try_bind(server, "10.77.0.1", 7001), 0);
+	assert_int_equal(listen(server, 1), 0);
+	assert_int_equal(try_connect(fd, "10.77.0.1", 7001), 0);
+	assert_int_not_equal(name_of(fd).sin_addr.s_addr, plan.slices[0].ip4_be);
+	assert_int_equal(n_claims(), 0);
+	close(fd);
+	close(server);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		FACT(tcp_uses_every_port_towards_each_destination_and_then_is_told),
+		FACT(connected_udp_uses_every_port_towards_each_destination_and_then_is_told),
+		FACT(a_refused_socket_connects_once_a_port_is_free),
+		FACT(a_connection_refused_gives_its_port_back),
+		FACT(two_slices_of_two_addresses_are_used_to_the_last_port),
+		FACT(a_requested_address_is_kept),
+		FACT(the_mark_chooses_the_class),
+		FACT(programs_of_no_class_keep_their_own_address),
+		FACT(shared_destinations_are_refused_to_everyone),
+		FACT(a_service_of_this_host_may_be_reached_from_here),
+		FACT(datagrams_without_connect_are_refused),
+		FACT(udp_may_connect_again_and_claims_follow),
+		FACT(ipv4_inside_ipv6_sockets_is_served_too),
+		FACT(native_ipv6_is_refused_so_that_programs_fall_back),
+		FACT(sockets_of_other_namespaces_are_left_alone),
+	};
+
+	return RUN_FACTS(tests);
+}
