@@ -31,7 +31,7 @@ static void fills_refuses_and_recovers(int type)
 	assert_int_equal(told.last.class, 0);
 	assert_int_equal(told.last.dst, ip4(far[0]));
 	assert_int_equal(told.last.dport, htons(PORT));
-	assert_true(strstr("test-egress-hooks", told.last.comm) != NULL);
+	assert_true(strstr(program_invocation_short_name, told.last.comm) != NULL);
 	close(fds[0]);
 	wait_for_claims(3 * LAB_PORTS - 1);
 	fds[0] = dial(type, far[0]);
