@@ -34,7 +34,8 @@ enum {
 	REPLY_SIZE =
 		32768, /* bytes; a dump's message is at most this long (rtnetlink's own limit) */
 	LOOPBACK_IFINDEX = 1,
-	ROUTE_PROTOCOL = 186, /* rtm_protocol of our routes; free in iproute2's rt_protos */
+	ROUTE_PROTOCOL =
+		190, /* rtm_protocol of our routes; nobody else has it in linux/rtnetlink.h */
 };
 
 struct ps_net {
