@@ -23,8 +23,11 @@
 enum {
 	PS_TICK_MS = 1000,
 	PS_SWEEP_TICKS = 60, /* between removals of claims whose quarantine has ended */
+	PS_RETRY_MS = 5000,  /* between judgements of a plan that was refused */
 	PS_FRESH_MS = 5000,  /* how long a confirmed table may still give rejects */
 };
+
+#define PS_PIN_ROOT "/sys/fs/bpf/portslice"
 
 struct ps_agent_options {
 	const char *instance; /* names run and pin directories; one for each agent of a machine */
@@ -73,14 +76,17 @@ struct ps_agent {
 	struct ps_events *events;
 	struct ps_control *control;
 	sd_event_source *peers_source, *store_source, *egress_source, *tend_source;
-	struct ps_store *store;   /* NULL while it cannot be opened */
-	uint64_t incarnation;     /* of the store last read */
-	uint64_t judged_revision; /* newest plan revision applied or refused */
-	char *store_trouble;      /* NULL: the store answers */
-	char *refusal;            /* why the store's newest plan is not in force; NULL: it is */
-	struct ps_active *active; /* NULL: no plan in force */
-	size_t n_differ;          /* hosts heard with another plan */
-	bool detached;            /* by the operator: follow nothing until `attach` */
+	struct ps_store *store;    /* NULL while it cannot be opened */
+	uint64_t incarnation;      /* of the store last read */
+	uint64_t judged_revision;  /* newest plan revision applied or refused */
+	char *store_trouble;       /* NULL: the store answers */
+	char *refusal;             /* why the store's newest plan is not in force; NULL: it is */
+	uint64_t refused_revision; /* of that plan; 0: the plan last in force, by an agent before */
+	uint64_t retry_ms;         /* when to judge a refused plan again */
+	char *host_trouble;        /* what could not be put back; NULL: all stands */
+	struct ps_active *active;  /* NULL: no plan in force */
+	size_t n_differ;           /* hosts heard with another plan */
+	bool detached;             /* by the operator: follow nothing until `attach` */
 	bool tend_armed;
 	unsigned ticks; /* since the last sweep */
 	bool ready_sent;
@@ -90,6 +96,11 @@ struct ps_agent {
  * a text for the operator (caller frees), one line for each finding. */
 int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_t revision,
 		   char **ret_why);
+/* Takes up the plan that an agent before this one had in force, and the pinned programs still
+ * follow.  -ENOENT: there is none. */
+int ps_agent_resume(struct ps_agent *agent, char **ret_why);
+/* The folder for pins; detaching removes it. */
+int ps_agent_make_pin_dir(const struct ps_agent *agent, char **ret_why);
 /* Why a plan would be refused, without touching anything; 0: it would not. */
 int ps_agent_judge(struct ps_agent *agent, const char *text, size_t len, char **ret_why);
 void ps_active_free(struct ps_active **active);

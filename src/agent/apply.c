@@ -151,26 +151,60 @@ static int judge_others(struct ps_agent *agent, const struct ps_plan *old,
 	return 0;
 }
 
-/* The plan that the kernel objects follow: in force now, or left by an agent before us. */
-static int old_plan(struct ps_agent *agent, struct ps_plan **ret_loaded, const struct ps_plan **ret)
+/* The text that an agent before us, or we, had in force; caller frees. */
+static int kept_text(const struct ps_agent *agent, char **ret, size_t *ret_len)
 {
 	ps_auto_mem char *path = NULL;
 	ps_auto_mem char *text = NULL;
-	ps_auto_mem char *why = NULL;
 	size_t size = 0;
 	FILE *file;
 	ssize_t n;
 
-	*ret = agent->active ? agent->active->plan : NULL;
-	if (*ret || asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0)
-		return 0;
+	if (asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0)
+		return -ENOMEM;
 	file = fopen(path, "re");
 	if (!file)
-		return 0;
+		return -errno;
 	n = getdelim(&text, &size, '\0', file);
 	fclose(file);
-	if (n > 0 && parse(text, (size_t)n, ret_loaded, &why) == 0)
-		*ret = *ret_loaded;
+	if (n <= 0)
+		return -ENOENT;
+	*ret = ps_move(text);
+	*ret_len = (size_t)n;
+	return 0;
+}
+
+/* The plan that the kernel objects follow: in force now, or left by an agent before us. */
+static const struct ps_plan *old_plan(struct ps_agent *agent, struct ps_plan **ret_loaded)
+{
+	ps_auto_mem char *text = NULL;
+	ps_auto_mem char *why = NULL;
+	size_t len;
+
+	if (agent->active)
+		return agent->active->plan;
+	if (kept_text(agent, &text, &len) < 0 || parse(text, len, ret_loaded, &why) < 0)
+		return NULL;
+	return *ret_loaded;
+}
+
+/* What must be so on this host before anything of a plan is put into the kernel. */
+static int judge_uplinks(struct ps_agent *agent, const struct ps_host *host, char **ret_why)
+{
+	for (size_t i = 0; i < host->n_uplinks; i++) {
+		const char *name = host->uplinks[i];
+		int r = 0;
+
+		if (!if_nametoindex(name))
+			return ps_why(
+				ret_why, -ENODEV,
+				"uplink `%s` of host `%s` does not exist here: name an interface that `ip link` shows",
+				name, host->name);
+		if (!agent->options.without_dispatch)
+			r = ps_dispatch_may_attach(agent->pin_dir, name, ret_why);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -178,19 +212,18 @@ static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_
 {
 	ps_auto(ps_plan_free) struct ps_plan *loaded = NULL;
 	ps_auto_mem struct ps_move *moves = NULL;
-	const struct ps_plan *old;
+	const struct ps_plan *old = old_plan(agent, &loaded);
+	int self = ps_plan_find_host(plan, agent->options.host), r;
 	size_t n;
-	int r = old_plan(agent, &loaded, &old);
 
-	if (r < 0)
-		return r;
-	if (ps_plan_find_host(plan, agent->options.host) == PS_PLAN_NONE)
+	if (self == PS_PLAN_NONE)
 		return ps_why(
 			ret_why, -ENOENT,
 			"the plan has no host `%s`: add it under `hosts`, or start portsliced with --host NAME",
 			agent->options.host);
-	if (!old || agent->options.observe)
-		return 0;
+	r = judge_uplinks(agent, &plan->hosts[self], ret_why);
+	if (r < 0 || !old || agent->options.observe)
+		return r;
 	r = ps_plan_moves(old, plan, &moves, &n);
 	if (r == 0)
 		r = judge_own(agent, moves, n, ret_why);
@@ -207,7 +240,7 @@ int ps_agent_judge(struct ps_agent *agent, const char *text, size_t len, char **
 	return r < 0 ? r : judge(agent, plan, ret_why);
 }
 
-static int note_uplinks(struct ps_active *active, const struct ps_host *host, char **ret_why)
+static int note_uplinks(struct ps_active *active, const struct ps_host *host)
 {
 	active->uplinks = calloc(host->n_uplinks + 1, sizeof(*active->uplinks));
 	if (!active->uplinks)
@@ -219,11 +252,6 @@ static int note_uplinks(struct ps_active *active, const struct ps_host *host, ch
 		if (!uplink->name)
 			return -ENOMEM;
 		uplink->ifindex = if_nametoindex(uplink->name);
-		if (!uplink->ifindex)
-			return ps_why(
-				ret_why, -ENODEV,
-				"uplink `%s` of host `%s` does not exist here: name an interface that `ip link` shows",
-				uplink->name, host->name);
 	}
 	return 0;
 }
@@ -269,9 +297,11 @@ static int prepare(struct ps_agent *agent, struct ps_active *active, char **ret_
 		r = ps_compile_slices(active->plan, active->self, &active->slices,
 				      &active->n_slices);
 	if (r == 0)
-		r = note_uplinks(active, &active->plan->hosts[active->self], ret_why);
+		r = note_uplinks(active, &active->plan->hosts[active->self]);
 	if (r == 0)
 		r = ps_plan_digest(active->plan, active->digest);
+	if (r == 0)
+		r = ps_agent_make_pin_dir(agent, ret_why);
 	if (r == 0)
 		r = ps_agent_find_cgroups(agent, active, ret_why);
 	if (r == 0)
@@ -301,16 +331,32 @@ static int keep_text(struct ps_agent *agent, const char *text)
 	return rename(fresh, path) < 0 ? -errno : 0;
 }
 
-/* Puts back what stood before a failed change. */
+/* Puts back what stood before a failed change.  What an agent before us left stands on as it is:
+ * live connections hang on it. */
 static void fall_back(struct ps_agent *agent)
 {
 	ps_auto_mem char *why = NULL;
+	ps_auto_mem char *kept = NULL;
+	size_t len;
 
-	if (!agent->active)
-		ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
-	else if (ps_agent_stand(agent, agent->active, &why) < 0)
+	if (!agent->active) {
+		/* Before its ring buffer goes with the failed generation. */
+		agent->egress_source = sd_event_source_disable_unref(agent->egress_source);
+		if (kept_text(agent, &kept, &len) == -ENOENT)
+			ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
+	} else if (ps_agent_stand(agent, agent->active, &why) < 0) {
 		ps_log(LOG_ERR, "cannot put back the plan of revision %llu: %s",
 		       (unsigned long long)agent->active->revision, why ? why : "no memory");
+	}
+}
+
+int ps_agent_resume(struct ps_agent *agent, char **ret_why)
+{
+	ps_auto_mem char *text = NULL;
+	size_t len;
+	int r = kept_text(agent, &text, &len);
+
+	return r < 0 ? r : ps_agent_apply(agent, text, len, 0, ret_why);
 }
 
 int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_t revision,

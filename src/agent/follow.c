@@ -3,7 +3,8 @@
  * Following: the store says what the plan is, the peers say what they run.
  *
  * A store that cannot be read changes nothing: the data path stays, the trouble is said once, and
- * every tick tries again.  A plan that is refused is judged once for each revision and said once;
+ * every tick tries again.  An agent that starts without its store takes up the plan that was last
+ * in force; a host that never had one waits.  A plan that is refused is judged once for each revision and said once;
  * `portslice status` keeps the reason.  The dispatcher's table counts as fresh, and may answer for
  * ports nobody owns, only while the store answers, its newest plan is in force, and no host was
  * heard that runs another one.
@@ -68,9 +69,16 @@ static int open_store(struct ps_agent *agent)
 	return sd_event_add_io(agent->loop, &agent->store_source, fd, EPOLLIN, on_store, agent);
 }
 
+/* A refused plan is judged again now and then, since what it was refused for may pass: an uplink
+ * or address that came late after a boot, a slice that was in use.  Each reason is said once. */
 static void set_refusal(struct ps_agent *agent, uint64_t revision, char *why)
 {
-	if (why)
+	bool news = !agent->refusal || agent->refused_revision != revision ||
+		    (why && strcmp(why, agent->refusal) != 0);
+
+	agent->retry_ms = ps_agent_now_ms() + PS_RETRY_MS;
+	agent->refused_revision = revision;
+	if (why && news)
 		ps_events_add(agent->events, "plan_refused", json_pack("{s:s}", "why", why),
 			      "plan of revision %" PRIu64
 			      " is not applied, the old state stays: %s",
@@ -100,7 +108,29 @@ static void take_plan(struct ps_agent *agent, const struct ps_store_value *value
 	       value->revision, agent->active->n_slices, agent->active->n_addresses);
 }
 
-static int read_plan(struct ps_agent *agent)
+/* An agent starts with what the one before it had in force: the pinned programs follow that plan,
+ * whether the store can be read or not. */
+static void resume(struct ps_agent *agent)
+{
+	char *why = NULL;
+	int r;
+
+	if (agent->active)
+		return;
+	r = ps_agent_resume(agent, &why);
+	if (r == -ENOENT && !why)
+		return;
+	if (r < 0 && !agent->refusal) {
+		set_refusal(agent, 0, why ? why : strdup(strerror(-r)));
+		return;
+	}
+	free(why);
+	if (r == 0)
+		ps_log(LOG_NOTICE, "took up the plan that was in force");
+}
+
+/* again: what was refused is judged once more. */
+static int read_plan(struct ps_agent *agent, bool again)
 {
 	ps_auto(ps_store_value_clear) struct ps_store_value value = {0};
 	uint64_t incarnation;
@@ -112,7 +142,8 @@ static int read_plan(struct ps_agent *agent)
 		return 0; /* no plan yet: nothing to do, and what is in force stays */
 	if (r < 0)
 		return r;
-	if (incarnation != agent->incarnation || value.revision != agent->judged_revision) {
+	if (incarnation != agent->incarnation || value.revision != agent->judged_revision ||
+	    (again && agent->refusal)) {
 		take_plan(agent, &value);
 		agent->incarnation = incarnation;
 		agent->judged_revision = value.revision;
@@ -122,11 +153,12 @@ static int read_plan(struct ps_agent *agent)
 
 static void tell_systemd(struct ps_agent *agent)
 {
-	sd_notifyf(0, "%sSTATUS=%s%s", agent->ready_sent ? "" : "READY=1\n",
+	sd_notifyf(0, "%sSTATUS=%s%s%s", agent->ready_sent ? "" : "READY=1\n",
 		   agent->detached ? "detached"
 		   : agent->active ? "plan in force"
 				   : "waiting for a plan",
-		   agent->refusal ? "; a newer plan was refused" : "");
+		   agent->refusal ? "; a newer plan was refused" : "",
+		   agent->store_trouble ? "; the store cannot be read" : "");
 	agent->ready_sent = true;
 }
 
@@ -136,25 +168,33 @@ void ps_agent_forget(struct ps_agent *agent)
 	agent->incarnation = 0;
 }
 
-void ps_agent_follow(struct ps_agent *agent)
+static int read_store(struct ps_agent *agent, bool again)
 {
-	int r;
+	int r = agent->store ? 0 : open_store(agent);
+	char *text = NULL;
 
-	if (agent->detached)
-		return;
-	r = agent->store ? 0 : open_store(agent);
 	if (r < 0)
-		return;
-	r = read_plan(agent);
+		return r;
+	r = read_plan(agent, again);
 	if (r < 0) {
-		char *text = NULL;
-
 		ps_store_error_text(r, agent->options.store_url, &text);
 		set_trouble(agent, text ? text : strdup(strerror(-r)));
 		close_store(agent); /* opened anew at the next tick, maybe another file */
-		return;
+		return r;
 	}
 	set_trouble(agent, NULL);
+	return 0;
+}
+
+void ps_agent_follow(struct ps_agent *agent)
+{
+	bool due = ps_agent_now_ms() >= agent->retry_ms;
+
+	if (agent->detached)
+		return;
+	if (due)
+		resume(agent);
+	(void)read_store(agent, due); /* what is wrong is kept and said by set_trouble() */
 	tell_systemd(agent);
 }
 

@@ -38,7 +38,6 @@ enum { EXIT_USE = 1, EXIT_REFUSED = 2 };
 enum { TEND_DELAY_MS = 50 };
 
 static const char run_root[] = "/run/portslice";
-static const char pin_root[] = "/sys/fs/bpf/portslice";
 
 static const char help[] =
 	"usage: portsliced [OPTIONS]\n"
@@ -71,19 +70,14 @@ static int make_dirs(struct ps_agent *agent, char **ret_why)
 	int r;
 
 	if (asprintf(&agent->run_dir, "%s/%s", run_root, agent->options.instance) < 0 ||
-	    asprintf(&agent->pin_dir, "%s/%s", pin_root, agent->options.instance) < 0)
+	    asprintf(&agent->pin_dir, "%s/%s", PS_PIN_ROOT, agent->options.instance) < 0)
 		return -ENOMEM;
 	r = ensure_dir(run_root);
 	if (r == 0)
 		r = ensure_dir(agent->run_dir);
 	if (r < 0)
 		return ps_why(ret_why, r, "cannot create %s: %s", agent->run_dir, strerror(-r));
-	r = ensure_dir(pin_root);
-	if (r == 0)
-		r = ensure_dir(agent->pin_dir);
-	if (r < 0)
-		return ps_why(ret_why, r, "cannot create %s: %s", agent->pin_dir, strerror(-r));
-	return 0;
+	return ps_agent_make_pin_dir(agent, ret_why);
 }
 
 static int take_lock(struct ps_agent *agent, char **ret_why)
@@ -141,6 +135,7 @@ static int on_tend(sd_event_source *source, uint64_t usec, void *arg)
 
 	(void)usec;
 	agent->tend_armed = false;
+	agent->retry_ms = 0; /* what a plan was refused for may be there now */
 	ps_agent_tend(agent);
 	return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
@@ -205,6 +200,7 @@ static void agent_free(struct ps_agent **agent)
 	free((*agent)->pin_dir);
 	free((*agent)->store_trouble);
 	free((*agent)->refusal);
+	free((*agent)->host_trouble);
 	free(*agent);
 }
 
@@ -224,10 +220,25 @@ static int open_common(struct ps_agent *agent, char **ret_why)
 	return r;
 }
 
+/* A URL that no back end knows never gets better; everything else may (follow.c). */
+static int check_store_url(const struct ps_agent *agent, char **ret_why)
+{
+	ps_auto(ps_store_close) struct ps_store *store = NULL;
+	ps_auto_mem char *message = NULL;
+	int r = ps_store_open(agent->options.store_url, &store, &message);
+
+	if (r != -EINVAL)
+		return 0;
+	return ps_why(ret_why, r, "--store %s: %s", agent->options.store_url,
+		      message ? message : strerror(-r));
+}
+
 static int open_agent(struct ps_agent *agent, char **ret_why)
 {
 	int r = ps_preflight_drop();
 
+	if (r == 0)
+		r = check_store_url(agent, ret_why);
 	if (r == 0)
 		r = sd_event_new(&agent->loop);
 	if (r >= 0)
@@ -258,7 +269,6 @@ static int run_detach(struct ps_agent *agent)
 			(void)unlink(path);
 	}
 	(void)rmdir(agent->run_dir);
-	(void)rmdir(pin_root);
 	return r;
 }
 

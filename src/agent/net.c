@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <linux/neighbour.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,7 +34,8 @@ enum {
 	REPLY_SIZE =
 		32768, /* bytes; a dump's message is at most this long (rtnetlink's own limit) */
 	LOOPBACK_IFINDEX = 1,
-	ROUTE_PROTOCOL = 186, /* rtm_protocol of our routes; free in iproute2's rt_protos */
+	ROUTE_PROTOCOL =
+		190, /* rtm_protocol of our routes; nobody else has it in linux/rtnetlink.h */
 };
 
 struct ps_net {
@@ -270,6 +272,86 @@ int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8
 	if (!search.found)
 		return -ENOENT;
 	memcpy(ret_mac, search.mac, sizeof(search.mac));
+	return 0;
+}
+
+struct address_list {
+	uint32_t *items_be;
+	size_t n;
+};
+
+static int take_local_route(const struct nlmsghdr *header, void *arg)
+{
+	const struct rtmsg *route = mnl_nlmsg_get_payload(header);
+	struct address_list *list = arg;
+	const struct nlattr *attr;
+	uint32_t *grown;
+
+	if (route->rtm_table != RT_TABLE_LOCAL || route->rtm_protocol != ROUTE_PROTOCOL ||
+	    route->rtm_dst_len != 32)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, header, sizeof(*route))
+	{
+		if (mnl_attr_get_type(attr) != RTA_DST)
+			continue;
+		grown = reallocarray(list->items_be, list->n + 1, sizeof(*grown));
+		if (!grown) {
+			errno = ENOMEM;
+			return MNL_CB_ERROR;
+		}
+		grown[list->n++] = mnl_attr_get_u32(attr);
+		list->items_be = grown;
+	}
+	return MNL_CB_OK;
+}
+
+int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n)
+{
+	char buffer[MNL_NLMSG_HDRLEN + 64];
+	struct nlmsghdr *header = request(net, buffer, RTM_GETROUTE, NLM_F_DUMP);
+	struct rtmsg *route = mnl_nlmsg_put_extra_header(header, sizeof(*route));
+	struct address_list list = {0};
+	int r;
+
+	route->rtm_family = AF_INET;
+	r = converse(net, header, take_local_route, &list);
+	if (r < 0) {
+		free(list.items_be);
+		return r;
+	}
+	*ret_be = list.items_be;
+	*ret_n = list.n;
+	return 0;
+}
+
+static int take_filter(const struct nlmsghdr *header, void *arg)
+{
+	bool *any = arg;
+
+	(void)header;
+	*any = true;
+	return MNL_CB_OK;
+}
+
+int ps_net_has_filters(struct ps_net *net, unsigned ifindex, bool *ret)
+{
+	static const uint16_t sides[] = {TC_H_MIN_INGRESS, TC_H_MIN_EGRESS};
+	bool any = false;
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(sides); i++) {
+		char buffer[MNL_NLMSG_HDRLEN + 64];
+		struct nlmsghdr *header = request(net, buffer, RTM_GETTFILTER, NLM_F_DUMP);
+		struct tcmsg *filter = mnl_nlmsg_put_extra_header(header, sizeof(*filter));
+		int r;
+
+		filter->tcm_family = AF_UNSPEC;
+		filter->tcm_ifindex = (int)ifindex;
+		filter->tcm_parent = TC_H_MAKE(TC_H_CLSACT, sides[i]);
+		r = converse(net, header, take_filter, &any);
+		if (r < 0)
+			return r;
+	}
+	*ret = any;
 	return 0;
 }
 

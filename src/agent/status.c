@@ -63,11 +63,13 @@ static const char *state_name(const struct ps_agent *agent)
 json_t *ps_agent_status(struct ps_agent *agent)
 {
 	json_t *status = json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:o, s:o}", "version", PS_VERSION,
-		"instance", agent->options.instance, "host", agent->options.host, "state",
-		state_name(agent), "store", agent->options.store_url, "cgroup_root",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:I, s:s?, s:o, s:o}", "version",
+		PS_VERSION, "instance", agent->options.instance, "host", agent->options.host,
+		"state", state_name(agent), "store", agent->options.store_url, "cgroup_root",
 		agent->options.cgroup_root, "store_trouble", agent->store_trouble, "refusal",
-		agent->refusal, "uplinks", uplinks(agent), "peers", peers(agent));
+		agent->refusal, "refused_revision",
+		(json_int_t)(agent->refusal ? agent->refused_revision : 0), "host_trouble",
+		agent->host_trouble, "uplinks", uplinks(agent), "peers", peers(agent));
 
 	if (status && agent->active) {
 		char digest[2 * PS_PLAN_DIGEST_LEN + 1];

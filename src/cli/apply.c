@@ -108,9 +108,10 @@ static int settled(const char *instance, uint64_t revision)
 	const json_t *status = json_object_get(reply, "ok");
 	const char *refusal = json_string_value(json_object_get(status, "refusal"));
 	json_int_t at = json_integer_value(json_object_get(status, "revision"));
+	json_int_t refused = json_integer_value(json_object_get(status, "refused_revision"));
 	int r = (uint64_t)at >= revision;
 
-	if (!r && refusal) {
+	if (!r && refusal && (uint64_t)refused >= revision) {
 		ps_cli_fail(0, "%s refused revision %" PRIu64 ": %s", instance, revision, refusal);
 		r = -1;
 	}

@@ -44,6 +44,10 @@ int ps_dispatch_program_fd(const struct ps_dispatch *dispatch);
  * -ENODEV: no such interface. */
 int ps_dispatch_attach(struct ps_dispatch *dispatch, const char *ifname, enum ps_dispatch_mode *ret,
 		       char **ret_message);
+/* Would attaching be refused for another's program?  0: it would not.  -EBUSY as above. */
+int ps_dispatch_may_attach(const char *pin_dir, const char *ifname, char **ret_message);
+/* True when this generation's program runs on the interface. */
+bool ps_dispatch_stands(const struct ps_dispatch *dispatch, const char *ifname);
 /* Needs no ps_dispatch: detaches and unpins all of our links under pin_dir, and unpins the counters.
  * 0 when there is nothing; the first error, after trying all. */
 int ps_dispatch_detach_all(const char *pin_dir);

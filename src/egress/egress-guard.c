@@ -147,6 +147,17 @@ bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool upl
 	return stands;
 }
 
+bool ps_egress_has_qdisc(unsigned ifindex)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = GUARD_HANDLE, .priority = GUARD_PRIORITY);
+	libbpf_print_fn_t print = libbpf_set_print(mute);
+	int r = bpf_tc_query(&hook, &opts);
+
+	libbpf_set_print(print);
+	return r == 0 || r == -ENOENT; /* EINVAL: there is no clsact qdisc */
+}
+
 int ps_egress_unguard(unsigned ifindex, bool remove_qdisc)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,

@@ -131,6 +131,37 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 	return 0;
 }
 
+/* Is this program at the pinned link, and the link at that cgroup? */
+static bool hook_stands(const struct bpf_program *program, uint64_t cgroup_id, const char *pin)
+{
+	ps_auto_fd int fd = bpf_obj_get(pin);
+	struct bpf_link_info link = {0};
+	struct bpf_prog_info info = {0};
+	uint32_t link_len = sizeof(link), len = sizeof(info);
+
+	return fd >= 0 && link_is_at(fd, cgroup_id) &&
+	       bpf_obj_get_info_by_fd(fd, &link, &link_len) == 0 &&
+	       bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &len) == 0 &&
+	       link.prog_id == info.id;
+}
+
+bool ps_egress_hooks_stand(const struct ps_egress *egress)
+{
+	struct bpf_program *programs[N_HOOKS];
+	struct stat st;
+
+	if (stat(egress->cgroup_path, &st) < 0)
+		return false;
+	list_programs(egress, programs);
+	for (size_t i = 0; i < N_HOOKS; i++) {
+		ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[i]);
+
+		if (!pin || !hook_stands(programs[i], st.st_ino, pin))
+			return false;
+	}
+	return true;
+}
+
 int ps_egress_detach_all(const char *pin_dir)
 {
 	int first = 0;

@@ -68,9 +68,13 @@ int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress
 		   struct ps_egress **ret, char **ret_message);
 void ps_egress_free(struct ps_egress **egress);
 /* Attaches the cgroup hooks, or replaces our own in place.  Call ps_egress_guard() first: a new
- * slice must pass the guard before the hooks use it. */
-/* Costs one link update a hook; open connections keep their claims. */
+ * slice must pass the guard before the hooks use it.
+ * Costs one link update a hook; open connections keep their claims. */
 int ps_egress_attach(struct ps_egress *egress, char **ret_message);
+/* True when all hooks are in place with this generation's programs. */
+bool ps_egress_hooks_stand(const struct ps_egress *egress);
+/* True when the interface has a clsact qdisc, ours or another's. */
+bool ps_egress_has_qdisc(unsigned ifindex);
 /* Puts the guard at tc egress of the interface (and, when not an uplink, the ingress guard), or
  * replaces our own.  *ret_qdisc_made: true when the clsact qdisc was not there before. */
 int ps_egress_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, bool *ret_qdisc_made,
