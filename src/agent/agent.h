@@ -22,6 +22,7 @@
 
 enum {
 	PS_TICK_MS = 1000,
+	PS_USAGE_TICKS = 5,  /* between passes over all claims for the hello */
 	PS_SWEEP_TICKS = 60, /* between removals of claims whose quarantine has ended */
 	PS_RETRY_MS = 5000,  /* between judgements of a plan that was refused */
 	PS_FRESH_MS = 5000,  /* how long a confirmed table may still give rejects */
@@ -61,6 +62,10 @@ struct ps_active {
 	size_t n_addresses;
 	struct ps_egress_slice *slices;
 	size_t n_slices;
+	struct ps_hello_slice *in_use; /* of `slices`, when last looked */
+	size_t n_in_use;
+	struct ps_hold *holds; /* slices that still wait for their old holder; handover.h */
+	size_t n_holds;
 };
 
 struct ps_control;
@@ -85,10 +90,10 @@ struct ps_agent {
 	uint64_t retry_ms;         /* when to judge a refused plan again */
 	char *host_trouble;        /* what could not be put back; NULL: all stands */
 	struct ps_active *active;  /* NULL: no plan in force */
-	size_t n_differ;           /* hosts heard with another plan */
+	char *differing;           /* names of hosts heard with another plan; NULL: none */
 	bool detached;             /* by the operator: follow nothing until `attach` */
 	bool tend_armed;
-	unsigned ticks; /* since the last sweep */
+	unsigned ticks;
 	bool ready_sent;
 };
 
@@ -101,6 +106,8 @@ int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_
 int ps_agent_resume(struct ps_agent *agent, char **ret_why);
 /* The folder for pins; detaching removes it. */
 int ps_agent_make_pin_dir(const struct ps_agent *agent, char **ret_why);
+/* Applies the plan in force again: a cgroup was made anew, a slice held back may be taken. */
+void ps_agent_renew(struct ps_agent *agent);
 /* Why a plan would be refused, without touching anything; 0: it would not. */
 int ps_agent_judge(struct ps_agent *agent, const char *text, size_t len, char **ret_why);
 void ps_active_free(struct ps_active **active);
@@ -124,6 +131,8 @@ void ps_agent_follow(struct ps_agent *agent);
 /* Forgets what was judged, so that the next follow applies the store's plan again. */
 void ps_agent_forget(struct ps_agent *agent);
 int ps_agent_tick(struct ps_agent *agent);
+/* Says hello to all hosts now: the digest in force, the slices in use. */
+int ps_agent_tell_peers(struct ps_agent *agent);
 
 /* control.c */
 int ps_control_open(struct ps_agent *agent, struct ps_control **ret);

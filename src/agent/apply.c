@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "agent/agent.h"
+#include "agent/handover.h"
 #include "agent/log.h"
 #include "base/own.h"
 
@@ -56,8 +57,10 @@ void ps_active_free(struct ps_active **active)
 	ps_dispatch_free(&(*active)->dispatch);
 	ps_egress_free(&(*active)->egress);
 	clear_uplinks(*active);
+	ps_holds_free((*active)->holds, (*active)->n_holds);
 	free((*active)->addresses_be);
 	free((*active)->slices);
+	free((*active)->in_use);
 	free((*active)->own);
 	free((*active)->named);
 	ps_plan_free(&(*active)->plan);
@@ -290,16 +293,18 @@ static int load_dispatch(struct ps_agent *agent, struct ps_active *active, char 
 /* Everything that can be made without changing what packets meet. */
 static int prepare(struct ps_agent *agent, struct ps_active *active, char **ret_why)
 {
-	int r = ps_compile_addresses(active->plan, active->self, &active->addresses_be,
-				     &active->n_addresses);
+	int r = ps_plan_digest(active->plan, active->digest);
 
+	if (r == 0)
+		r = ps_handover_hold(agent, active);
+	if (r == 0)
+		r = ps_compile_addresses(active->plan, active->self, &active->addresses_be,
+					 &active->n_addresses);
 	if (r == 0)
 		r = ps_compile_slices(active->plan, active->self, &active->slices,
 				      &active->n_slices);
 	if (r == 0)
 		r = note_uplinks(active, &active->plan->hosts[active->self]);
-	if (r == 0)
-		r = ps_plan_digest(active->plan, active->digest);
 	if (r == 0)
 		r = ps_agent_make_pin_dir(agent, ret_why);
 	if (r == 0)
@@ -379,7 +384,9 @@ int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_
 	fresh->self = (unsigned)ps_plan_find_host(fresh->plan, agent->options.host);
 	r = prepare(agent, fresh, ret_why);
 	if (r == 0) {
-		r = ps_agent_stand(agent, fresh, ret_why);
+		r = ps_handover_let_go(agent, fresh, ret_why);
+		if (r == 0)
+			r = ps_agent_stand(agent, fresh, ret_why);
 		if (r < 0)
 			fall_back(agent);
 	}
@@ -387,5 +394,20 @@ int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_
 		return *ret_why ? r : ps_why(ret_why, r, "%s", strerror(-r));
 	ps_active_free(&agent->active);
 	agent->active = ps_move(fresh);
-	return keep_text(agent, agent->active->text);
+	r = agent->options.observe ? 0 : keep_text(agent, agent->active->text);
+	if (r < 0)
+		ps_log(LOG_WARNING, "cannot keep the plan in %s for a restart: %s", agent->run_dir,
+		       strerror(-r));
+	ps_agent_tell_peers(agent); /* somebody may wait for us to let go */
+	return 0;
+}
+
+void ps_agent_renew(struct ps_agent *agent)
+{
+	const struct ps_active *active = agent->active;
+	ps_auto_mem char *why = NULL;
+	int r = ps_agent_apply(agent, active->text, strlen(active->text), active->revision, &why);
+
+	if (r < 0)
+		ps_log(LOG_ERR, "cannot renew the plan in force: %s", why ? why : strerror(-r));
 }

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "agent/agent.h"
+#include "agent/handover.h"
 #include "agent/log.h"
 #include "base/own.h"
 
@@ -53,10 +54,29 @@ static void close_store(struct ps_agent *agent)
 	ps_store_close(&agent->store);
 }
 
+/* Opening would make an empty store in place of one that was lost; only `plan apply` may do that
+ * while a plan is in force. */
+static bool is_lost(const struct ps_agent *agent)
+{
+	static const char scheme[] = "sqlite:";
+	const char *url = agent->options.store_url;
+
+	return agent->active && strncmp(url, scheme, strlen(scheme)) == 0 &&
+	       access(url + strlen(scheme), F_OK) < 0 && errno == ENOENT;
+}
+
 static int open_store(struct ps_agent *agent)
 {
 	char *message = NULL;
-	int fd, r = ps_store_open(agent->options.store_url, &agent->store, &message);
+	int fd, r;
+
+	if (is_lost(agent)) {
+		set_trouble(
+			agent,
+			strdup("the file is gone: restore it, or write it anew with `portslice plan apply`"));
+		return -ENOENT;
+	}
+	r = ps_store_open(agent->options.store_url, &agent->store, &message);
 
 	if (r < 0) {
 		set_trouble(agent, message ? message : strdup(strerror(-r)));
@@ -138,8 +158,8 @@ static int read_plan(struct ps_agent *agent, bool again)
 
 	if (r == 0)
 		r = ps_store_get(agent->store, plan_key, &value);
-	if (r == -ENOENT)
-		return 0; /* no plan yet: nothing to do, and what is in force stays */
+	if (r == -ENOENT && !agent->active)
+		return 0; /* no plan yet */
 	if (r < 0)
 		return r;
 	if (incarnation != agent->incarnation || value.revision != agent->judged_revision ||
@@ -176,6 +196,11 @@ static int read_store(struct ps_agent *agent, bool again)
 	if (r < 0)
 		return r;
 	r = read_plan(agent, again);
+	if (r == -ENOENT) {
+		set_trouble(agent,
+			    strdup("it holds no plan: apply one with `portslice plan apply`"));
+		return r;
+	}
 	if (r < 0) {
 		ps_store_error_text(r, agent->options.store_url, &text);
 		set_trouble(agent, text ? text : strdup(strerror(-r)));
@@ -211,20 +236,21 @@ static void compare_digests(struct ps_agent *agent)
 			strcat(names, ", ");
 		strncat(names, peer.name, sizeof(names) - strlen(names) - 1);
 	}
-	if (n && n != agent->n_differ)
+	if (n && (!agent->differing || strcmp(names, agent->differing) != 0))
 		ps_events_add(
 			agent->events, "plan_differs", json_pack("{s:s}", "hosts", names),
 			"these hosts run another plan than this one: %s; apply the same file on all",
 			names);
-	else if (!n && agent->n_differ)
+	else if (!n && agent->differing)
 		ps_events_add(agent->events, "plan_agrees", NULL,
 			      "all hosts that are heard run the same plan again");
-	agent->n_differ = n;
+	free(agent->differing);
+	agent->differing = n ? strdup(names) : NULL;
 }
 
 static int confirm_fresh(struct ps_agent *agent)
 {
-	bool fresh = !agent->store_trouble && !agent->refusal && agent->n_differ == 0;
+	bool fresh = !agent->store_trouble && !agent->refusal && !agent->differing;
 	struct timespec now;
 	uint64_t now_ns;
 
@@ -234,9 +260,16 @@ static int confirm_fresh(struct ps_agent *agent)
 				     fresh ? now_ns + PS_FRESH_MS * UINT64_C(1000000) : 0);
 }
 
-static int tell_peers(struct ps_agent *agent)
+static struct ps_hello_slice hello_slice(const struct ps_egress_slice *slice)
 {
-	const struct ps_active *active = agent->active;
+	unsigned index = slice->shift == PS_SHIFT_WHOLE ? 0 : slice->ports.first >> slice->shift;
+
+	return (struct ps_hello_slice){slice->ip4_be, (uint16_t)index};
+}
+
+static int look_at_usage(struct ps_agent *agent)
+{
+	struct ps_active *active = agent->active;
 	ps_auto_mem struct ps_hello_slice *in_use = calloc(active->n_slices + 1, sizeof(*in_use));
 	ps_auto_mem uint64_t *used = calloc(active->n_slices + 1, sizeof(*used));
 	size_t n = 0;
@@ -245,15 +278,25 @@ static int tell_peers(struct ps_agent *agent)
 	if (!in_use || !used)
 		return -ENOMEM;
 	r = ps_egress_usage(agent->pin_dir, active->slices, active->n_slices, used);
-	for (size_t i = 0; i < active->n_slices && r == 0; i++)
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < active->n_slices; i++)
 		if (used[i])
-			in_use[n++] = (struct ps_hello_slice){
-				active->slices[i].ip4_be,
-				(uint16_t)(active->slices[i].shift == PS_SHIFT_WHOLE
-						   ? 0
-						   : active->slices[i].ports.first >>
-							     active->slices[i].shift)};
-	ps_peers_send(agent->peers, in_use, n);
+			in_use[n++] = hello_slice(&active->slices[i]);
+	free(active->in_use);
+	active->in_use = ps_move(in_use);
+	active->n_in_use = n;
+	return 0;
+}
+
+int ps_agent_tell_peers(struct ps_agent *agent)
+{
+	struct ps_active *active = agent->active;
+	int r = 0;
+
+	if (!active->in_use || agent->ticks % PS_USAGE_TICKS == 0)
+		r = look_at_usage(agent);
+	ps_peers_send(agent->peers, active->in_use, active->n_in_use);
 	return r;
 }
 
@@ -262,15 +305,16 @@ static void sweep(struct ps_agent *agent)
 {
 	uint64_t n_freed;
 
-	if (++agent->ticks < PS_SWEEP_TICKS)
-		return;
-	agent->ticks = 0;
-	(void)ps_egress_sweep(agent->active->egress, &n_freed);
+	if (agent->ticks % PS_SWEEP_TICKS == 0)
+		(void)ps_egress_sweep(agent->active->egress, &n_freed);
 }
 
 static void tick_active(struct ps_agent *agent)
 {
-	int r = tell_peers(agent);
+	int r;
+
+	agent->ticks++;
+	r = ps_agent_tell_peers(agent);
 
 	compare_digests(agent);
 	if (r == 0)
@@ -280,9 +324,9 @@ static void tick_active(struct ps_agent *agent)
 	if (!agent->options.observe && ps_agent_cgroups_moved(agent)) {
 		ps_events_add(agent->events, "cgroup_moved", NULL,
 			      "a class's cgroup was removed or made anew: hooks are loaded again");
-		ps_agent_forget(agent);
-		free(agent->active->text); /* so that the same text is applied again */
-		agent->active->text = strdup("");
+		ps_agent_renew(agent);
+	} else if (ps_handover_due(agent)) {
+		ps_agent_renew(agent);
 	}
 	sweep(agent);
 	ps_agent_tend(agent);

@@ -199,6 +199,7 @@ static void agent_free(struct ps_agent **agent)
 	free((*agent)->run_dir);
 	free((*agent)->pin_dir);
 	free((*agent)->store_trouble);
+	free((*agent)->differing);
 	free((*agent)->refusal);
 	free((*agent)->host_trouble);
 	free(*agent);
@@ -272,6 +273,20 @@ static int run_detach(struct ps_agent *agent)
 	return r;
 }
 
+/* Observing programs in place of the running ones would open the host. */
+static int refuse_to_replace(const struct ps_agent *agent, char **ret_why)
+{
+	ps_auto_mem char *path = NULL;
+
+	if (asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0)
+		return -ENOMEM;
+	if (access(path, F_OK) < 0)
+		return 0;
+	return ps_why(ret_why, -EBUSY,
+		      "instance `%s` is attached: `portslice detach` it before observing",
+		      agent->options.instance);
+}
+
 static int run(const struct ps_agent_options *options, bool detach, char **ret_why)
 {
 	ps_auto(agent_free) struct ps_agent *agent = calloc(1, sizeof(*agent));
@@ -286,7 +301,10 @@ static int run(const struct ps_agent_options *options, bool detach, char **ret_w
 		return r;
 	if (detach)
 		return run_detach(agent);
-	r = open_agent(agent, ret_why);
+	if (options->observe)
+		r = refuse_to_replace(agent, ret_why);
+	if (r == 0)
+		r = open_agent(agent, ret_why);
 	if (r < 0)
 		return r;
 	ps_log(LOG_NOTICE, "host %s, instance %s, store %s%s", options->host, options->instance,

@@ -207,19 +207,16 @@ static int stand_dispatcher(struct ps_agent *agent, struct ps_active *active, ch
 	return 0;
 }
 
-/* Unpinning the link takes the program off an uplink that the new plan does not name. */
-static void leave_old_uplinks(const struct ps_agent *agent, const struct ps_active *active)
+/* Also those that a plan named which then was refused, or an agent before us. */
+static int leave_other_uplinks(const struct ps_agent *agent, const struct ps_active *active)
 {
-	const struct ps_active *old = agent->active;
+	ps_auto_mem const char **names = calloc(active->n_uplinks + 1, sizeof(*names));
 
-	for (size_t i = 0; old && old != active && i < old->n_uplinks; i++) {
-		ps_auto_mem char *pin = NULL;
-
-		if (is_uplink(active, old->uplinks[i].name) ||
-		    asprintf(&pin, "%s/uplink-%s", agent->pin_dir, old->uplinks[i].name) < 0)
-			continue;
-		(void)unlink(pin);
-	}
+	if (!names)
+		return -ENOMEM;
+	for (size_t i = 0; i < active->n_uplinks; i++)
+		names[i] = active->uplinks[i].name;
+	return ps_dispatch_keep_only(agent->pin_dir, names, active->n_uplinks);
 }
 
 static void take_event(const struct ps_egress_event *record, void *arg)
@@ -308,7 +305,7 @@ int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_
 	if (r >= 0 && touch)
 		r = stand_routes(agent, active, ret_why);
 	if (r >= 0)
-		leave_old_uplinks(agent, active);
+		r = leave_other_uplinks(agent, active);
 	return r < 0 ? r : 0;
 }
 

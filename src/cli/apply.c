@@ -109,7 +109,8 @@ static int settled(const char *instance, uint64_t revision)
 	const char *refusal = json_string_value(json_object_get(status, "refusal"));
 	json_int_t at = json_integer_value(json_object_get(status, "revision"));
 	json_int_t refused = json_integer_value(json_object_get(status, "refused_revision"));
-	int r = (uint64_t)at >= revision;
+	size_t n_waiting = json_array_size(json_object_get(status, "waiting"));
+	int r = (uint64_t)at >= revision && !n_waiting;
 
 	if (!r && refusal && (uint64_t)refused >= revision) {
 		ps_cli_fail(0, "%s refused revision %" PRIu64 ": %s", instance, revision, refusal);

@@ -226,9 +226,19 @@ static int detach(const char *path)
 	return r == -EINVAL ? 0 : r;
 }
 
-int ps_dispatch_detach_all(const char *pin_dir)
+static bool is_kept(const char *pin_dir, const char *path, const char *const *ifnames, size_t n)
 {
-	ps_auto_mem char *counters = ps_pin_path(pin_dir, "", PS_PIN_COUNTERS);
+	for (size_t i = 0; i < n; i++) {
+		ps_auto_mem char *kept = uplink_path(pin_dir, ifnames[i]);
+
+		if (kept && strcmp(kept, path) == 0)
+			return true;
+	}
+	return false;
+}
+
+int ps_dispatch_keep_only(const char *pin_dir, const char *const *ifnames, size_t n)
+{
 	DIR *dir = opendir(pin_dir);
 	struct dirent *entry;
 	int r, error = 0;
@@ -238,12 +248,21 @@ int ps_dispatch_detach_all(const char *pin_dir)
 	while ((entry = readdir(dir))) {
 		ps_auto_mem char *path = ps_pin_path(pin_dir, "", entry->d_name);
 
-		if (strncmp(entry->d_name, PS_PIN_UPLINK, strlen(PS_PIN_UPLINK)) != 0)
+		if (strncmp(entry->d_name, PS_PIN_UPLINK, strlen(PS_PIN_UPLINK)) != 0 ||
+		    (path && is_kept(pin_dir, path, ifnames, n)))
 			continue;
 		r = path ? detach(path) : -ENOMEM;
 		error = error ? error : r;
 	}
 	closedir(dir);
+	return error;
+}
+
+int ps_dispatch_detach_all(const char *pin_dir)
+{
+	ps_auto_mem char *counters = ps_pin_path(pin_dir, "", PS_PIN_COUNTERS);
+	int error = ps_dispatch_keep_only(pin_dir, NULL, 0);
+
 	if (!counters)
 		return -ENOMEM;
 	if (unlink(counters) < 0 && errno != ENOENT && !error)
