@@ -208,6 +208,39 @@ def test_what_others_remove_is_put_back_and_said(lab, what):
     assert hostside.fetch(lab, "lhr1").startswith("198.51.100.1:")
 
 
+def test_a_cgroup_of_a_class_that_was_removed_is_made_anew(lab):
+    (lab.cgroup("lhr1") / "portslice" / "ie").rmdir()
+    lab.wait(lambda: "cgroup_moved" in [event["kind"] for event in hostside.events(lab, "lhr1")], 3, "said so")
+    lab.wait(lambda: hostside.fetch(lab, "lhr1", ["--class", "ie"]).startswith("198.51.100.128:"), 5, "it serves")
+
+
+def test_detach_leaves_the_cgroup_of_a_program_that_runs(lab):
+    sleeper = hostside.in_class(lab, "lhr1", ["sleep", "60"])
+    group = lab.cgroup("lhr1") / "portslice" / "gb"
+    lab.wait(lambda: str(sleeper.pid) in (group / "cgroup.procs").read_text().split(), 3, "it runs")
+    hostside.cli(lab, "lhr1", "detach")
+    left = hostside.snapshot(lab, "lhr1")
+    assert str(group) in left.pop("groups") and sleeper.poll() is None
+    assert left == {key: value for key, value in lab.baseline.items() if key != "groups"}
+    hostside.end(sleeper)
+    group.rmdir()
+    group.parent.rmdir()
+    hostside.cli(lab, "lhr1", "attach")
+
+
+def test_the_guard_stops_forged_packets_but_not_those_that_bypass_the_qdisc(lab):
+    """The boundary that doc/operations.md tells of: a privileged program can evade the guard."""
+    forge = "import socket, sys\nfrom scapy.all import Ether, IP, UDP\n" \
+            "wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); wire.bind(('eth0', 0))\n" \
+            "wire.setsockopt(263, 20, int(sys.argv[1]))  # SOL_PACKET, PACKET_QDISC_BYPASS\n" \
+            "wire.send(bytes(Ether(dst='ff:ff:ff:ff:ff:ff') / IP(src='198.51.100.1', dst='203.0.113.6') / " \
+            "UDP(sport=5000 + int(sys.argv[1]), dport=9)))"
+    with lab.capture("lhr-r", "s1", "udp and src host 198.51.100.1") as wire:
+        for bypass in "01":
+            lab.run("lhr1", ["/usr/bin/python3", "-c", forge, bypass])
+    assert wire.count("src port 5000") == 0 and wire.count("src port 5001") == 1
+
+
 def test_an_uplink_set_down_and_up_works_again(lab):
     lab.run("lhr1", ["sh", "-c", "r=$(ip route show default); ip link set eth0 down; ip link set eth0 up; "
                      "ip route replace $r"])

@@ -82,6 +82,16 @@ def test_a_missing_bpffs_is_mounted_by_an_agent_that_may(bare):
     assert hostside.ends(child)[1].split() == ["bpf"]
 
 
+def test_a_damaged_journal_is_named_and_left_to_the_operator(bare):
+    journal = hostside.run_dir(bare, "lhr1") / "undo.json"
+    journal.parent.mkdir(parents=True)
+    journal.write_text("{")
+    code, said = hostside.ends(hostside.daemon(bare, "lhr1"))
+    assert code == 2 and f"{journal}: damaged (remove it if" in said and journal.read_text() == "{"
+    journal.unlink()
+    hostside.cli(bare, "lhr1", "detach")
+
+
 @pytest.mark.parametrize("wrong", [["--nonsense"], ["stray"], ["--without", "soul"], ["--instance", "a/b"]])
 def test_wrong_use_of_the_daemon_ends_with_1_and_a_hint(bare, wrong):
     code, said = hostside.ends(hostside.daemon(bare, "lhr1", *wrong))
@@ -359,7 +369,7 @@ def test_a_user_may_read_but_not_change_and_cannot_use_up_the_daemon(running):
         done = running.run("lhr1", [*portslice, verb], check=False)
         assert done.returncode == 2 and "not permitted: run as root" in done.stderr
     crowd = "import socket, sys, time\nopen_ = []\ntry:\n  for _ in range(900):\n    s = socket.socket(socket.AF_UNIX)\n" \
-            f"    s.settimeout(2); s.connect('{hostside.run_dir(running, 'lhr1')}/control.sock'); open_.append(s)\n" \
+            f"    s.connect('{hostside.run_dir(running, 'lhr1')}/control.sock'); open_.append(s)\n" \
             "except OSError: pass\nprint(len(open_), flush=True)\nsys.stdin.read()\n"
     child = running.popen("lhr1", [*user, sys.executable, "-c", crowd], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert int(child.stdout.readline()) > 100
