@@ -237,7 +237,7 @@ def test_the_guard_stops_forged_packets_but_not_those_that_bypass_the_qdisc(lab)
             "UDP(sport=5000 + int(sys.argv[1]), dport=9)))"
     with lab.capture("lhr-r", "s1", "udp and src host 198.51.100.1") as wire:
         for bypass in "01":
-            lab.run("lhr1", ["/usr/bin/python3", "-c", forge, bypass])
+            lab.run("lhr1", ["/usr/bin/python3", "-c", forge, bypass], check=bypass == "1")
     assert wire.count("src port 5000") == 0 and wire.count("src port 5001") == 1
 
 
