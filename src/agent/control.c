@@ -382,7 +382,7 @@ static int listen_at(const char *path)
 	strcpy(here.sun_path, path);
 	(void)unlink(path); /* the lock says that no other agent lives */
 	if (fd < 0 || bind(fd, (const struct sockaddr *)&here, sizeof(here)) < 0 ||
-	    chmod(path, 0666) < 0 || listen(fd, 16) < 0)
+	    chmod(path, 0666) < 0 || listen(fd, SOMAXCONN) < 0)
 		return -errno;
 	return ps_fd_move(&fd);
 }

@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,7 +36,7 @@
 #include "base/own.h"
 
 enum { EXIT_USE = 1, EXIT_REFUSED = 2 };
-enum { TEND_DELAY_MS = 50 };
+enum { TEND_DELAY_MS = 50, TRIM_BYTES = 256 * 1024 };
 
 static const char run_root[] = "/run/portslice";
 
@@ -205,22 +206,6 @@ static void agent_free(struct ps_agent **agent)
 	free(*agent);
 }
 
-/* What both running and detaching need. */
-static int open_common(struct ps_agent *agent, char **ret_why)
-{
-	int r = ps_preflight(&agent->options, ret_why);
-
-	if (r == 0)
-		r = make_dirs(agent, ret_why);
-	if (r == 0)
-		r = take_lock(agent, ret_why);
-	if (r == 0)
-		r = open_journal(agent, ret_why);
-	if (r == 0)
-		r = ps_net_open(&agent->net);
-	return r;
-}
-
 /* A URL that no back end knows never gets better; everything else may (follow.c). */
 static int check_store_url(const struct ps_agent *agent, char **ret_why)
 {
@@ -234,12 +219,28 @@ static int check_store_url(const struct ps_agent *agent, char **ret_why)
 		      message ? message : strerror(-r));
 }
 
+/* What both running and detaching need. */
+static int open_common(struct ps_agent *agent, bool detach, char **ret_why)
+{
+	int r = ps_preflight(&agent->options, ret_why);
+
+	if (r == 0 && !detach)
+		r = check_store_url(agent, ret_why);
+	if (r == 0)
+		r = make_dirs(agent, ret_why);
+	if (r == 0)
+		r = take_lock(agent, ret_why);
+	if (r == 0)
+		r = open_journal(agent, ret_why);
+	if (r == 0)
+		r = ps_net_open(&agent->net);
+	return r;
+}
+
 static int open_agent(struct ps_agent *agent, char **ret_why)
 {
 	int r = ps_preflight_drop();
 
-	if (r == 0)
-		r = check_store_url(agent, ret_why);
 	if (r == 0)
 		r = sd_event_new(&agent->loop);
 	if (r >= 0)
@@ -296,7 +297,9 @@ static int run(const struct ps_agent_options *options, bool detach, char **ret_w
 		return -ENOMEM;
 	agent->options = *options;
 	agent->lock_fd = -1;
-	r = open_common(agent, ret_why);
+	(void)mallopt(M_TRIM_THRESHOLD,
+		      TRIM_BYTES); /* else glibc keeps what a large request took */
+	r = open_common(agent, detach, ret_why);
 	if (r < 0)
 		return r;
 	if (detach)
