@@ -55,9 +55,11 @@ def write(lab: Lab, text: str, name: str = "plan.yaml", deal: bool = True) -> Pa
     return path
 
 
-def show(lab: Lab, *path) -> Plane:
-    """The plan of a file; without one, the plan in the store."""
-    return Plane(json.loads(portslice(lab, "--json", "plan", "show", *path).stdout))
+def show(lab: Lab, path: Path | None = None) -> Plane:
+    """The plan of a file; without one, the plan in force at the first host."""
+    words = ("--json", "plan", "show")
+    done = portslice(lab, *words, path) if path else lab.portslice(list(lab.topology.hosts)[0], *words)
+    return Plane(json.loads(done.stdout))
 
 
 def start(lab: Lab, text: str, **options) -> Plane:
