@@ -93,8 +93,8 @@ def _configure(lab: Lab, host: str, name: str, text: str, port: int, **more) -> 
 
 
 def await_listener(lab: Lab, node: str, port: int) -> None:
-    script = f"ss -Hltnu 'sport = :{port}' | grep -q ."
-    lab.wait(lambda: lab.run(node, ["sh", "-c", script], check=False).returncode == 0, 20, f"{node}: a listener on {port}")
+    listeners = ["ss", "-Hltnu", f"sport = :{port}"]
+    lab.wait(lambda: lab.run(node, listeners).stdout, 20, f"{node}: a listener on {port}")
 
 
 def squid(lab: Lab, host: str, mark: int, port: int = 3128) -> None:

@@ -196,8 +196,8 @@ def test_a_published_service_is_reachable_by_every_host_of_either_site(job, bind
     lab, _ = job
     listener, log = listen(lab, "lhr2", SERVICE[1], bind)
     ends = {host: lab.topology.uplink(host)[1] for host in lab.topology.hosts}
-    syns = {host: lab.capture(end_.node, end_.dev, f"dst host {SERVICE[0]} and tcp dst port {SERVICE[1]} and tcp[13] = 2")
-            for host, end_ in ends.items()}
+    opening = f"dst host {SERVICE[0]} and tcp dst port {SERVICE[1]} and tcp[13] = 2"
+    syns = {host: lab.capture(far.node, far.dev, opening) for host, far in ends.items()}
     for node in ("client1", "web1"):
         url = f"http://{SERVICE[0]}:{SERVICE[1]}/"
         assert programs.fetch(lab, node, url, 40, "--parallel-max", "2").count() == 40
