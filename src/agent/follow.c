@@ -54,30 +54,32 @@ static void close_store(struct ps_agent *agent)
 	ps_store_close(&agent->store);
 }
 
-/* Opening would make an empty store in place of one that was lost; only `plan apply` may do that
- * while a plan is in force. */
-static bool is_lost(const struct ps_agent *agent)
+/* The file of a store that is gone, or NULL.  Opening would make an empty one in its place; only
+ * `plan apply` may do that while a plan is in force. */
+static const char *lost_file(const struct ps_agent *agent)
 {
 	static const char scheme[] = "sqlite:";
-	const char *url = agent->options.store_url;
+	const char *url = agent->options.store_url, *file = url + strlen(scheme);
 
-	return agent->active && strncmp(url, scheme, strlen(scheme)) == 0 &&
-	       access(url + strlen(scheme), F_OK) < 0 && errno == ENOENT;
+	if (!agent->active || strncmp(url, scheme, strlen(scheme)) != 0)
+		return NULL;
+	return access(file, F_OK) < 0 && errno == ENOENT ? file : NULL;
 }
 
 static int open_store(struct ps_agent *agent)
 {
+	const char *lost = lost_file(agent);
 	char *message = NULL;
 	int fd, r;
 
-	if (is_lost(agent)) {
-		set_trouble(
-			agent,
-			strdup("the file is gone: restore it, or write it anew with `portslice plan apply`"));
+	if (lost) {
+		ps_why(&message, -ENOENT,
+		       "%s is gone: restore it, or write it anew with `portslice plan apply`",
+		       lost);
+		set_trouble(agent, message);
 		return -ENOENT;
 	}
 	r = ps_store_open(agent->options.store_url, &agent->store, &message);
-
 	if (r < 0) {
 		set_trouble(agent, message ? message : strdup(strerror(-r)));
 		return r;
@@ -272,6 +274,7 @@ static int look_at_usage(struct ps_agent *agent)
 	struct ps_active *active = agent->active;
 	ps_auto_mem struct ps_hello_slice *in_use = calloc(active->n_slices + 1, sizeof(*in_use));
 	ps_auto_mem uint64_t *used = calloc(active->n_slices + 1, sizeof(*used));
+	uint64_t start_ms = ps_agent_now_ms();
 	size_t n = 0;
 	int r;
 
@@ -286,6 +289,7 @@ static int look_at_usage(struct ps_agent *agent)
 	free(active->in_use);
 	active->in_use = ps_move(in_use);
 	active->n_in_use = n;
+	agent->usage_due_ms = ps_agent_now_ms() + PS_USAGE_SHARE * (ps_agent_now_ms() - start_ms);
 	return 0;
 }
 
@@ -294,7 +298,7 @@ int ps_agent_tell_peers(struct ps_agent *agent)
 	struct ps_active *active = agent->active;
 	int r = 0;
 
-	if (!active->in_use || agent->ticks % PS_USAGE_TICKS == 0)
+	if (!active->in_use || ps_agent_now_ms() >= agent->usage_due_ms)
 		r = look_at_usage(agent);
 	ps_peers_send(agent->peers, active->in_use, active->n_in_use);
 	return r;

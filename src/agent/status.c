@@ -98,6 +98,8 @@ json_t *ps_agent_status(struct ps_agent *agent)
 		json_object_set_new(status, "revision",
 				    json_integer((json_int_t)agent->active->revision));
 		json_object_set_new(status, "digest", json_string(digest));
+		json_object_set_new(status, "incarnation",
+				    json_integer((json_int_t)agent->incarnation));
 	}
 	return status;
 }
