@@ -34,6 +34,7 @@ enum {
 	REPLY_SIZE =
 		32768, /* bytes; a dump's message is at most this long (rtnetlink's own limit) */
 	LOOPBACK_IFINDEX = 1,
+	DUMP_TRIES = 8,
 	ROUTE_PROTOCOL =
 		190, /* rtm_protocol of our routes; nobody else has it in linux/rtnetlink.h */
 };
@@ -132,6 +133,35 @@ static int converse(struct ps_net *net, struct nlmsghdr *header, mnl_cb_t each, 
 	return 0;
 }
 
+/* What is left of a broken conversation must not be taken for the answer to the next. */
+static int reopen(struct ps_net *net)
+{
+	struct mnl_socket *fresh = open_socket(0, 0);
+
+	if (!fresh)
+		return -errno;
+	mnl_socket_close(net->requests);
+	net->requests = fresh;
+	net->port = mnl_socket_get_portid(fresh);
+	return 0;
+}
+
+/* As converse(), for a dump that fills a list of *n elements: begun again when the kernel says that
+ * things changed meanwhile (NLM_F_DUMP_INTR). */
+static int dump(struct ps_net *net, struct nlmsghdr *header, mnl_cb_t each, void *list, size_t *n)
+{
+	int r = -EINTR;
+
+	for (int i = 0; i < DUMP_TRIES && r == -EINTR; i++) {
+		*n = 0;
+		header->nlmsg_seq = ++net->sequence;
+		r = converse(net, header, each, list);
+		if (r < 0 && reopen(net) < 0)
+			return r;
+	}
+	return r;
+}
+
 struct link_list {
 	struct ps_net_link *items;
 	size_t n;
@@ -172,7 +202,7 @@ int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n)
 	int r;
 
 	mnl_nlmsg_put_extra_header(header, sizeof(struct ifinfomsg));
-	r = converse(net, header, take_link, &list);
+	r = dump(net, header, take_link, &list, &list.n);
 	if (r < 0) {
 		free(list.items);
 		return r;
@@ -314,7 +344,7 @@ int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n)
 	int r;
 
 	route->rtm_family = AF_INET;
-	r = converse(net, header, take_local_route, &list);
+	r = dump(net, header, take_local_route, &list, &list.n);
 	if (r < 0) {
 		free(list.items_be);
 		return r;

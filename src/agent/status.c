@@ -81,6 +81,7 @@ static const char *state_name(const struct ps_agent *agent)
 
 json_t *ps_agent_status(struct ps_agent *agent)
 {
+	uint64_t incarnation;
 	json_t *status = json_pack(
 		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:I, s:s?, s:o, s:o, s:o}", "version",
 		PS_VERSION, "instance", agent->options.instance, "host", agent->options.host,
@@ -91,6 +92,9 @@ json_t *ps_agent_status(struct ps_agent *agent)
 		agent->host_trouble, "uplinks", uplinks(agent), "peers", peers(agent), "waiting",
 		waiting(agent));
 
+	if (status && agent->store && ps_store_incarnation(agent->store, &incarnation) == 0)
+		json_object_set_new(status, "store_incarnation",
+				    json_integer((json_int_t)incarnation));
 	if (status && agent->active) {
 		char digest[2 * PS_PLAN_DIGEST_LEN + 1];
 

@@ -48,19 +48,29 @@ static json_t *status_of(const char *instance)
 	return ask_instance(instance, json_pack("{s:s}", "verb", "status"));
 }
 
-static bool follows(const char *instance, const char *store_url)
+struct home {
+	const char *url;
+	uint64_t incarnation;
+};
+
+/* By the store's own number, since one file may be named in many ways; by its name while the agent
+ * cannot read it. */
+static bool follows(const char *instance, const struct home *home)
 {
 	json_t *reply = status_of(instance);
 	const json_t *status = json_object_get(reply, "ok");
+	const json_t *of = json_object_get(status, "store_incarnation");
 	const char *url = json_string_value(json_object_get(status, "store"));
 	const char *state = json_string_value(json_object_get(status, "state"));
-	bool yes = url && strcmp(url, store_url) == 0 && strcmp(state, "detached") != 0;
+	bool same = of ? (uint64_t)json_integer_value(of) == home->incarnation
+		       : url && strcmp(url, home->url) == 0;
+	bool yes = same && strcmp(state, "detached") != 0;
 
 	json_decref(reply);
 	return yes;
 }
 
-static int find_followers(const char *store_url, struct followers *ret)
+static int find_followers(const struct home *home, struct followers *ret)
 {
 	DIR *folder = opendir("/run/portslice");
 	struct dirent *entry;
@@ -68,7 +78,7 @@ static int find_followers(const char *store_url, struct followers *ret)
 	while (folder && (entry = readdir(folder))) {
 		char **grown;
 
-		if (entry->d_name[0] == '.' || !follows(entry->d_name, store_url))
+		if (entry->d_name[0] == '.' || !follows(entry->d_name, home))
 			continue;
 		grown = reallocarray(ret->instances, ret->n + 1, sizeof(*grown));
 		if (!grown)
@@ -164,9 +174,13 @@ static int report(const struct ps_cli *cli, const char *diff, uint64_t revision,
 				  (json_int_t)followers->n));
 	if (dry)
 		puts("nothing written (--dry-run)");
-	else
+	else if (followers->n)
 		printf("applied as revision %" PRIu64 "; in force at %zu agents of this machine\n",
 		       revision, followers->n);
+	else
+		printf("applied as revision %" PRIu64
+		       "; no agent of this machine follows this store\n",
+		       revision);
 	return PS_EXIT_DONE;
 }
 
@@ -199,9 +213,6 @@ static int write_plan(struct ps_store *store, const struct ps_store_value *prese
 	struct ps_store_write write = {plan_key, text, len};
 	int r = ps_store_txn(store, &unchanged, 1, &write, 1, &ret->revision, NULL);
 
-	if (r == 0)
-		r = ps_store_incarnation(store, &ret->incarnation);
-
 	if (r == -ESTALE)
 		return ps_cli_fail(
 			PS_EXIT_REFUSED,
@@ -221,6 +232,8 @@ static int apply_text(const struct ps_cli *cli, struct ps_store *store, const ch
 	struct written written = {0};
 	int r = ps_cli_parse(text, len, file, &plan);
 
+	if (r == PS_EXIT_DONE && ps_store_incarnation(store, &written.incarnation) < 0)
+		r = ps_cli_fail(PS_EXIT_REFUSED, "cannot read the store");
 	if (r == PS_EXIT_DONE)
 		r = present_plan(store, &present);
 	if (r == PS_EXIT_DONE)
@@ -228,7 +241,7 @@ static int apply_text(const struct ps_cli *cli, struct ps_store *store, const ch
 	if (r == PS_EXIT_DONE && !cli->json)
 		fputs(*diff ? diff : "no difference\n", stdout);
 	if (r == PS_EXIT_DONE)
-		r = find_followers(cli->store_url, &followers);
+		r = find_followers(&(struct home){cli->store_url, written.incarnation}, &followers);
 	if (r == PS_EXIT_DONE)
 		r = judge(&followers, text);
 	if (r == PS_EXIT_DONE && !dry)
