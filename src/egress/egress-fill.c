@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "egress/inside.h"
 
 enum { WALK_PORTS_MIN = 8 }; /* choose.h splits off an eighth */
@@ -22,15 +23,15 @@ static int check_choices(const struct ps_egress_config *config, char **ret_messa
 		const struct ps_choice *choice = &config->choices[i];
 
 		if (choice->first + (size_t)choice->n > config->n_slices)
-			return ps_egress_fail(ret_message, -EINVAL,
-					      "class %zu names slices that are not there", i);
+			return ps_say(ret_message, -EINVAL,
+				      "class %zu names slices that are not there", i);
 	}
 	for (size_t i = 0; i < config->n_matches; i++) {
 		if (config->matches[i].class >= config->n_choices || config->matches[i].level > 31)
-			return ps_egress_fail(ret_message, -EINVAL,
-					      "match %zu: class %u of %zu, cgroup level %u of 31",
-					      i, config->matches[i].class, config->n_choices,
-					      config->matches[i].level);
+			return ps_say(ret_message, -EINVAL,
+				      "match %zu: class %u of %zu, cgroup level %u of 31", i,
+				      config->matches[i].class, config->n_choices,
+				      config->matches[i].level);
 	}
 	return 0;
 }
@@ -45,11 +46,10 @@ static int check_direct(const struct ps_egress_config *config, char **ret_messag
 			if (config->direct[i].bits < config->shared[j].bits ||
 			    !ps_prefix_overlaps(&config->direct[i], &config->shared[j]))
 				continue;
-			return ps_egress_fail(
-				ret_message, -EINVAL,
-				"direct prefix %s lies within the shared addresses %s",
-				ps_prefix_format(&config->direct[i], direct),
-				ps_prefix_format(&config->shared[j], shared));
+			return ps_say(ret_message, -EINVAL,
+				      "direct prefix %s lies within the shared addresses %s",
+				      ps_prefix_format(&config->direct[i], direct),
+				      ps_prefix_format(&config->shared[j], shared));
 		}
 	}
 	return 0;
@@ -60,7 +60,7 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 	int r;
 
 	if (config->n_choices > PS_CLASSES_MAX || config->n_slices > PS_CHOICE_SLICES_MAX)
-		return ps_egress_fail(
+		return ps_say(
 			ret_message, -EINVAL, "%zu classes and %zu slices are more than %d and %d",
 			config->n_choices, config->n_slices, PS_CLASSES_MAX, PS_CHOICE_SLICES_MAX);
 	for (size_t i = 0; i < config->n_slices; i++) {
@@ -68,9 +68,8 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 
 		if (slice->ports.count < WALK_PORTS_MIN || slice->shift > PS_SHIFT_WHOLE ||
 		    slice->ports.first + slice->ports.count > PS_PORT_COUNT)
-			return ps_egress_fail(ret_message, -EINVAL,
-					      "slice %zu has ports %u+%u of shift %u", i,
-					      slice->ports.first, slice->ports.count, slice->shift);
+			return ps_say(ret_message, -EINVAL, "slice %zu has ports %u+%u of shift %u",
+				      i, slice->ports.first, slice->ports.count, slice->shift);
 	}
 	r = check_choices(config, ret_message);
 	return r < 0 ? r : check_direct(config, ret_message);

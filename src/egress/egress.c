@@ -40,6 +40,7 @@
 #include <sys/stat.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "egress/inside.h"
 
 enum { N_HOOKS = 8 };
@@ -117,16 +118,16 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 	*ret_message = NULL;
 	cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cgroup_fd < 0 || fstat(cgroup_fd, &st) < 0)
-		return ps_egress_fail(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,
-				      strerror(errno));
+		return ps_say(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,
+			      strerror(errno));
 	list_programs(egress, programs);
 	for (size_t i = 0; i < N_HOOKS; i++) {
 		ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[i]);
 		int r = pin ? attach_hook(programs[i], cgroup_fd, st.st_ino, pin) : -ENOMEM;
 
 		if (r < 0)
-			return ps_egress_fail(ret_message, r, "%s at cgroup %s: %s", hook_names[i],
-					      egress->cgroup_path, strerror(-r));
+			return ps_say(ret_message, r, "%s at cgroup %s: %s", hook_names[i],
+				      egress->cgroup_path, strerror(-r));
 	}
 	return 0;
 }

@@ -68,8 +68,8 @@ int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress
 		   struct ps_egress **ret, char **ret_message);
 void ps_egress_free(struct ps_egress **egress);
 /* Attaches the cgroup hooks, or replaces our own in place.  Call ps_egress_guard() first: a new
- * slice must pass the guard before the hooks use it.
- * Costs one link update a hook; open connections keep their claims. */
+ * slice must pass the guard before the hooks use it.  Costs one link update a hook; open
+ * connections keep their claims.  On failure *ret_message (owned by the caller) is a sentence. */
 int ps_egress_attach(struct ps_egress *egress, char **ret_message);
 /* True when all hooks are in place with this generation's programs. */
 bool ps_egress_hooks_stand(const struct ps_egress *egress);
