@@ -139,28 +139,26 @@ bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool upl
 	return stands;
 }
 
-bool ps_egress_has_qdisc(unsigned ifindex)
+/* A qdisc that we made may carry the filters of others by now, and would take them along. */
+static int remove_empty_qdisc(unsigned ifindex)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex, .attach_point = BPF_TC_EGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = GUARD_HANDLE, .priority = GUARD_PRIORITY);
-	libbpf_print_fn_t print = libbpf_set_print(ps_egress_mute);
-	int r = bpf_tc_query(&hook, &opts);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	unsigned n = 0;
+	int r = ps_egress_count_filters(ifindex, &n);
 
-	libbpf_set_print(print);
-	return r == 0 || r == -ENOENT; /* EINVAL: there is no clsact qdisc */
+	return r < 0 || n ? r : bpf_tc_hook_destroy(&hook);
 }
 
 int ps_egress_unguard(unsigned ifindex, bool remove_qdisc)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,
-		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
 	libbpf_print_fn_t print = libbpf_set_print(ps_egress_mute);
 	int r = detach_filter(ifindex, BPF_TC_EGRESS);
 
 	if (!r)
 		r = detach_filter(ifindex, BPF_TC_INGRESS);
 	if (!r && remove_qdisc)
-		r = bpf_tc_hook_destroy(&hook);
+		r = remove_empty_qdisc(ifindex);
 	libbpf_set_print(print);
 	return r;
 }

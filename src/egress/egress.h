@@ -81,7 +81,8 @@ int ps_egress_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, boo
 		    char **ret_message);
 /* True when our present guard is in place on the interface. */
 bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool uplink);
-/* Removes our guard from an interface; the clsact qdisc too where remove_qdisc says. */
+/* Removes our guard from an interface; the clsact qdisc too where remove_qdisc says and nobody else
+ * has a filter on it (one that appears between the look and the removal is lost). */
 int ps_egress_unguard(unsigned ifindex, bool remove_qdisc);
 /* Deletes the claims whose quarantine has ended, else the table would slowly fill with them; to be
  * called about once a minute.  Cost: one pass over the claims.  *ret_n_freed: how many. */

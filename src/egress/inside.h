@@ -24,6 +24,9 @@ struct ps_egress {
 int ps_egress_mute(enum libbpf_print_level level, const char *format, va_list args);
 /* "DIR/NAME", owned by the caller; NULL when memory is short. */
 char *ps_egress_pin_path(const char *pin_dir, const char *name);
+/* *ret: filters of anyone on the clsact qdisc of the interface, both directions together; 0 as well
+ * where there is no such qdisc.  -errno of the kernel. */
+int ps_egress_count_filters(unsigned ifindex, unsigned *ret);
 /* Sizes the config maps; both objects are open, not loaded. */
 int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config);
 /* Fills the config maps of a loaded generation. */

@@ -409,6 +409,55 @@ static void a_guard_is_put_replaced_and_taken_away(void **state)
 	put_guard(ifindex, true, true);
 }
 
+static void filters_of_others_outlive_the_guard_and_its_qdisc(void **state)
+{
+	static const char *const commands[] = {
+		"tc filter add dev lo egress pref 7 protocol ip u32 match u32 0 0",
+		"tc filter add dev lo ingress pref 7 protocol ip u32 match u32 0 0",
+		"tc filter add dev lo egress pref 9 protocol ipv6 u32 match u32 0 0",
+	};
+	unsigned ifindex;
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(commands); i++) {
+		assert_int_equal(unshare(CLONE_NEWNET), 0);
+		ifindex = if_nametoindex("lo");
+		put_guard(ifindex, false, true);
+		assert_int_equal(system(commands[i]), 0);
+		assert_int_equal(ps_egress_unguard(ifindex, true), 0);
+		assert_true(ps_egress_has_qdisc(ifindex));
+		assert_int_equal(system("tc filter show dev lo egress | grep -q . ||"
+					"tc filter show dev lo ingress | grep -q ."),
+				 0);
+		assert_int_equal(system("tc filter show dev lo egress | grep -q ps_guard"), 256);
+		assert_int_equal(
+			system("tc filter del dev lo egress; tc filter del dev lo ingress"), 0);
+		assert_int_equal(ps_egress_unguard(ifindex, true), 0);
+		assert_false(ps_egress_has_qdisc(ifindex));
+	}
+}
+
+static void a_qdisc_is_seen_with_and_without_filters(void **state)
+{
+	unsigned ifindex;
+
+	(void)state;
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	ifindex = if_nametoindex("lo");
+	assert_false(ps_egress_has_qdisc(ifindex));
+	assert_false(ps_egress_has_qdisc(ifindex + 1));
+	assert_int_equal(system("tc qdisc add dev lo clsact"), 0);
+	assert_true(ps_egress_has_qdisc(ifindex));
+	put_guard(ifindex, false, false);
+	assert_true(ps_egress_has_qdisc(ifindex));
+	assert_int_equal(ps_egress_unguard(ifindex, false), 0);
+	assert_true(ps_egress_has_qdisc(ifindex));
+	assert_int_equal(system("tc qdisc del dev lo clsact"), 0);
+	assert_false(ps_egress_has_qdisc(ifindex));
+	assert_int_equal(system("tc qdisc add dev lo ingress"), 0);
+	assert_false(ps_egress_has_qdisc(ifindex));
+}
+
 static int open_all(void **state)
 {
 	(void)state;
@@ -435,6 +484,8 @@ int main(void)
 		FACT(a_dropped_icmp_error_is_told_as_icmp),
 		FACT(observing_counts_and_passes),
 		FACT(a_guard_is_put_replaced_and_taken_away),
+		FACT(a_qdisc_is_seen_with_and_without_filters),
+		FACT(filters_of_others_outlive_the_guard_and_its_qdisc),
 	};
 	const char *missing = lab_missing();
 
