@@ -29,6 +29,9 @@ enum {
 	X(RELEASE, "release", "port given back")                                             \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")           \
 	X(EXHAUSTED, "exhausted", "no port left towards this destination: EADDRNOTAVAIL")    \
+	X(BLOCKED, "blocked",                                                                \
+	  "every port left is bound by another socket of this host: EADDRNOTAVAIL")          \
+	X(STRAY, "stray", "port passed by: a socket that has no claim is connected with it") \
 	X(NO_SLICE, "no_slice", "the class's pool has no slice on this host: EADDRNOTAVAIL") \
 	X(NO_MEMORY, "no_memory", "table of ports in use is full: ENOBUFS")                  \
 	X(REFUSED_PORT, "refused_port",                                                      \

@@ -25,8 +25,10 @@ enum {
 	SOCK_DGRAM = 2,
 	SOL_SOCKET = 1,
 	SO_REUSEADDR = 2,
+	CURRENT_NETNS = -1, /* BPF_F_CURRENT_NETNS */
 	TCP_MAXSEG = 2,
-	BIND_TRIES = 16, /* ports that a foreign socket on 0.0.0.0 may block, before giving up */
+	PORT_COUNT = 65536,
+	FRESH_STARTS = 128, /* after that many blocked ports, in order through all the others */
 	CGROUP_LEVELS = 32,
 	DENY = 0,
 	ALLOW = 1,
@@ -219,16 +221,84 @@ static __always_inline int deny_draw(const struct ps_claim_key *flow, int class,
 	return deny(flow, class, PS_EGRESS_EXHAUSTED, EADDRNOTAVAIL);
 }
 
+/* The verifier wants the two kinds of look-up in functions of their own. */
+static __attribute__((noinline)) int tcp_is_connected(struct bpf_sock_addr *ctx,
+						      struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(ctx, tuple, sizeof(tuple->ipv4), CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	/* TIME_WAIT is the kernel's to judge; a listener is refused by bind. */
+	found = sk->state != BPF_TCP_LISTEN && sk->state != BPF_TCP_TIME_WAIT;
+	bpf_sk_release(sk);
+	return found;
+}
+
+static __attribute__((noinline)) int udp_is_bound(struct bpf_sock_addr *ctx,
+						  struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk = bpf_sk_lookup_udp(ctx, tuple, sizeof(tuple->ipv4), CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->src_ip4 == tuple->ipv4.daddr; /* else it is the wildcard's, refused by bind */
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Does a socket without a claim, older than the hooks, use the port towards this peer?  The kernel
+ * would refuse it after the hook (TCP), or deliver to one of the two (UDP). */
+static __always_inline int is_astray(struct bpf_sock_addr *ctx, const struct ps_claim_key *key)
+{
+	struct bpf_sock_tuple tuple = {.ipv4 = {key->dst, key->src, key->dport, key->sport}};
+
+	if (key->protocol == IPPROTO_TCP)
+		return tcp_is_connected(ctx, &tuple);
+	return key->protocol == IPPROTO_UDP && udp_is_bound(ctx, &tuple);
+}
+
+/* A wish for a port, and for the socket to be bound to it. */
+struct bind_ask {
+	struct bpf_sock_addr *ctx;
+	struct ps_ask ask;
+	__u32 family;
+	int drawn, bound; /* 0, or why not */
+};
+
+static long bind_step(__u64 nth, struct bind_ask *bind)
+{
+	struct ps_ask ask = bind->ask;
+	int bound = -EADDRINUSE;
+
+	/* Blocked ports come in rows: a wildcard server takes many in order. */
+	if (nth && nth < FRESH_STARTS)
+		ask.walk = ps_walk_start(ask.walk.kind, ask.walk.n_slices, bpf_get_prandom_u32());
+	bind->drawn = ps_claim_draw(&ask);
+	bind->ask = ask;
+	if (bind->drawn)
+		return 1;
+	if (is_astray(bind->ctx, &ask.key))
+		count(PS_EGRESS_STRAY);
+	else
+		bound = bind_to(bind->ctx, bind->family, &ask.key);
+	bind->bound = bound;
+	if (!bound)
+		return 1;
+	ps_claim_drop(&ask.key);
+	return bound != -EADDRINUSE;
+}
+
 /* connect() of an unbound socket: draws a port and binds the socket to it. */
 static __always_inline int connect_unbound(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					   struct ps_claim_key *flow, int class,
 					   const struct ps_choice *choice)
 {
 	__be32 wish = sk->src_ip4;
-	__u32 family = sk->family;
+	struct bind_ask bind = {.ctx = ctx, .family = sk->family};
 	struct ps_held *held;
-	struct ps_ask ask;
-	int r = 0, bound = 0;
 
 	if (wish && !ps_claim_serves(choice->first, choice->n, wish, 0))
 		return deny(flow, class, PS_EGRESS_REFUSED_PORT, EADDRNOTAVAIL);
@@ -239,23 +309,15 @@ static __always_inline int connect_unbound(struct bpf_sock_addr *ctx, struct bpf
 		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
 	let_go(held);
 	allow_sharing(ctx);
-	ask = ps_ask_start(flow, wish, choice, PS_WALK_PEER);
-	for (int i = 0; i < BIND_TRIES; i++) {
-		r = ps_claim_draw(&ask);
-		if (r)
-			break;
-		bound = bind_to(ctx, family, &ask.key);
-		if (!bound)
-			break;
-		ps_claim_drop(&ask.key);
-		if (bound != -EADDRINUSE)
-			break;
-	}
-	if (r)
-		return deny_draw(flow, class, r);
-	if (bound)
-		return deny(&ask.key, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
-	hold(held, &ask.key);
+	bind.ask = ps_ask_start(flow, wish, choice, PS_WALK_PEER);
+	bpf_loop(FRESH_STARTS + PORT_COUNT, bind_step, &bind, 0);
+	if (bind.drawn == -EADDRNOTAVAIL && bind.bound)
+		return deny(flow, class, PS_EGRESS_BLOCKED, EADDRNOTAVAIL);
+	if (bind.drawn)
+		return deny_draw(flow, class, bind.drawn);
+	if (bind.bound)
+		return deny(&bind.ask.key, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
+	hold(held, &bind.ask.key);
 	lower_mss(ctx, sk);
 	return allow(PS_EGRESS_CONNECT);
 }

@@ -205,6 +205,39 @@ static void a_full_table_is_enobufs_until_it_is_swept(void **state)
 	close(fd);
 }
 
+/* Their claims went with the first hooks; the kernel knows them still. */
+static void sockets_older_than_the_hooks_keep_their_ports(void **state)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
+	int old[2][LAB_PORTS / 2], new[LAB_PORTS / 2];
+
+	(void)state;
+	for (size_t t = 0; t < 2; t++) {
+		for (unsigned i = 0; i < LAB_PORTS / 2; i++)
+			assert_true((old[t][i] = dial(types[t], far[0])) >= 0);
+	}
+	ps_egress_free(&egress);
+	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+	start();
+	for (size_t t = 0; t < 2; t++) {
+		uint64_t stray = counter(PS_EGRESS_STRAY);
+
+		for (unsigned i = 0; i < LAB_PORTS / 2; i++) {
+			new[i] = dial(types[t], far[0]);
+			assert_int_equal(new[i] < 0 ? new[i] : 0, 0);
+			for (unsigned j = 0; j < LAB_PORTS / 2; j++)
+				assert_int_not_equal(name_of(new[i]).sin_port,
+						     name_of(old[t][j]).sin_port);
+		}
+		assert_true(counter(PS_EGRESS_STRAY) > stray);
+		assert_int_equal(dial(types[t], far[0]), -EADDRNOTAVAIL);
+		assert_int_equal(counter(PS_EGRESS_BLOCKED), t + 1);
+		close_all(new, LAB_PORTS / 2);
+		close_all(old[t], LAB_PORTS / 2);
+	}
+	wait_for_claims(0);
+}
+
 static void observing_changes_nothing(void **state)
 {
 	int fd;
@@ -321,6 +354,7 @@ int main(void)
 		FACT(a_killed_program_leaves_no_claims),
 		FACT(two_programs_at_once_get_all_ports_and_none_twice),
 		FACT(a_new_generation_keeps_the_claims_of_open_connections),
+		FACT(sockets_older_than_the_hooks_keep_their_ports),
 		FACT(a_connection_without_timestamps_keeps_its_port_for_time_wait),
 		FACT(a_full_table_is_enobufs_until_it_is_swept),
 		FACT(observing_changes_nothing),
