@@ -93,7 +93,7 @@ int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config 
 		{egress->hooks->maps.owned, config->n_slices},
 		{egress->hooks->maps.places, n_places},
 		{egress->hooks->maps.places6, n_places},
-		{egress->hooks->maps.services, config->n_services},
+		{egress->hooks->maps.services, 2 * config->n_services},
 		{egress->hooks->maps.limits, PS_EGRESS_MAX * (config->n_choices + 1)},
 	};
 
@@ -186,18 +186,29 @@ static int fill_places(struct ps_egress *egress, const struct ps_egress_config *
 	return r;
 }
 
+static int add_service(struct bpf_map *map, struct ps_claim_key key, uint32_t address_be)
+{
+	const struct ps_service_value value = {address_be};
+
+	return bpf_map__update_elem(map, &key, sizeof(key), &value, sizeof(value), BPF_ANY);
+}
+
+/* Each by its address, and without one for sockets on the wildcard. */
 static int fill_services(struct ps_egress *egress, const struct ps_egress_config *config)
 {
-	const uint8_t one = 1;
+	struct bpf_map *map = egress->hooks->maps.services;
 
 	for (size_t i = 0; i < config->n_services; i++) {
 		const struct ps_claim_key *service = &config->services[i];
-		struct ps_claim_key key = {.src = service->src,
-					   .sport = service->sport,
-					   .protocol = service->protocol};
-		int r = bpf_map__update_elem(egress->hooks->maps.services, &key, sizeof(key), &one,
-					     sizeof(one), BPF_ANY);
+		struct ps_claim_key key = {.sport = service->sport, .protocol = service->protocol};
+		struct ps_service_value other;
+		bool alone = bpf_map__lookup_elem(map, &key, sizeof(key), &other, sizeof(other),
+						  0) == -ENOENT;
+		int r = add_service(map, key, alone ? service->src : 0);
 
+		key.src = service->src;
+		if (!r)
+			r = add_service(map, key, service->src);
 		if (r < 0)
 			return r;
 	}

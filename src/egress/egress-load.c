@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -55,17 +56,32 @@ static bool names_mark(const struct ps_egress_config *config)
 	return false;
 }
 
+/* net.ipv4.tcp_fin_timeout of this network namespace, s. */
+static int read_fin_timeout(uint32_t *ret_s)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/tcp_fin_timeout", "re");
+	int n = f ? fscanf(f, "%" SCNu32, ret_s) : 0;
+
+	if (f)
+		(void)fclose(f);
+	return n == 1 ? 0 : -EIO;
+}
+
 static int set_constants(struct ps_egress *egress, const struct ps_egress_config *config,
 			 bool observe)
 {
 	struct ps_egress_hooks__rodata *hooks = egress->hooks->rodata;
 	struct ps_egress_guard__rodata *guard = egress->guard->rodata;
+	uint32_t fin_timeout_s;
 	uint64_t cookie;
 	int r = read_netns_cookie(&cookie);
 
+	if (!r)
+		r = read_fin_timeout(&fin_timeout_s);
 	if (r < 0)
 		return r;
 	hooks->netns_cookie = cookie;
+	hooks->fin_timeout_ns = fin_timeout_s * 1000000000ull;
 	hooks->cgroup_levels = level_mask(config);
 	hooks->have_marks = names_mark(config);
 	hooks->mss = config->mss;
@@ -108,6 +124,7 @@ static int pin_maps(struct ps_egress *egress, char **ret_message)
 	} rows[] = {
 		{egress->hooks->maps.claims, "claims"},
 		{egress->hooks->maps.sockets, "sockets"},
+		{egress->hooks->maps.replies, "replies"},
 		{egress->hooks->maps.counters, "egress-counters"},
 		{egress->hooks->maps.events, "events"},
 	};

@@ -13,6 +13,7 @@
  *   PIN_DIR/hook-NAME        a cgroup link each; unpinning detaches the hook
  *   PIN_DIR/claims           (source, destination, protocol) -> in use, or in quarantine until
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
+ *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
  *   PIN_DIR/egress-counters  by reason, one number a processor
  *   PIN_DIR/events           ring buffer
  *
@@ -21,7 +22,8 @@
  *
  * The life of a claim: taken in the connect or bind hook (claim.h), held by one socket (`sockets`),
  * given back by sock_ops at TCP_CLOSE or by sock_release, whichever comes first.  A connection
- * without timestamps keeps its port for its TIME_WAIT: the claim stays with free_after_ns set, is
+ * without timestamps keeps its port for its TIME_WAIT (and for the FIN_WAIT2 before it, where the
+ * kernel has put an orphan aside): the claim stays with free_after_ns set, is
  * taken over when the time has passed, and ps_egress_sweep() deletes what nobody took over.
  *
  * Must not: use a link's or a map's kernel object without the pin being the one that counts;
@@ -50,7 +52,8 @@ static const char *const hook_names[N_HOOKS] = {
 	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
 };
 
-static const char *const map_names[] = {"claims", "sockets", "egress-counters", "events"};
+static const char *const map_names[] = {"claims", "sockets", "replies", "egress-counters",
+					"events"};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])

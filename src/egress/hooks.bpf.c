@@ -6,10 +6,12 @@
  *               becomes a port held without a peer
  *   connect4/6  an unbound socket is bound to a port free towards that peer; a bound one keeps
  *               its port when it is ours and free towards the peer
- *   sendmsg4/6  datagrams without connect() are refused: the kernel has chosen their port already
+ *   sendmsg4/6  datagrams without connect() are refused: the kernel has chosen their port already;
+ *               but for answers of a published service, and for direct destinations
  *   sock_ops, sock_release  give the port back
  *
- * A socket has one claim at a time, in its storage.  `held` is swapped to 0 by whoever ends it, so
+ * A socket has one claim at a time, in its storage (and a few more in `replies`, for datagrams to
+ * direct destinations).  `held` is swapped to 0 by whoever ends it, so
  * that the two ways a TCP socket can end give its port back once.  Every hook leaves sockets of
  * other network namespaces alone; the last two act on sockets with our storage only.
  */
@@ -38,6 +40,7 @@ const volatile __u64 netns_cookie;  /* of the loader's network namespace */
 const volatile __u32 cgroup_levels; /* bit n: a class names a cgroup n levels below the root */
 const volatile __u8 have_marks;     /* a class names a mark */
 const volatile __u16 mss;
+const volatile __u64 fin_timeout_ns; /* how long the kernel waits in FIN_WAIT2 for the peer's FIN */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -67,6 +70,21 @@ struct {
 	__type(key, struct ps_place6_key);
 	__type(value, struct ps_place_value);
 } places6 SEC(".maps");
+
+/* struct ps_replies, with a lock the verifier knows. */
+struct replies {
+	struct bpf_spin_lock lock;
+	__u32 next;
+	struct ps_claim_key keys[PS_REPLIES_MAX];
+};
+_Static_assert(sizeof(struct replies) == sizeof(struct ps_replies), "one layout");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct replies);
+} replies SEC(".maps");
 
 static __always_inline int class_find(__u64 cgroup, __u32 mark, __u32 has_mark)
 {
@@ -433,23 +451,92 @@ int ps_connect6(struct bpf_sock_addr *ctx)
 	return connect_to(ctx, sk, &flow);
 }
 
-/* sendto() of a datagram socket; peer names the one it is connected to, or zeros. */
-static __always_inline int send_to(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-				   struct ps_claim_key *flow)
+/* This host, by whatever address: loopback and 0.0.0.0. */
+static __always_inline int is_loopback(__be32 address)
+{
+	return !address || (address & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+}
+
+/* Is the shared destination a socket of this very host, open to all or to this sender? */
+static __always_inline int is_held_here(const struct ps_claim_key *flow)
+{
+	struct ps_claim_key peer = {.src = flow->dst,
+				    .dst = flow->src,
+				    .sport = flow->dport,
+				    .dport = flow->sport,
+				    .protocol = flow->protocol};
+
+	return held_without_peer(&peer) || is_claimed(&peer);
+}
+
+/* A socket that was moved to a shared address sends from it to a direct destination too.  The
+ * dispatcher delivers the answer if that peer is expected, so the socket takes a claim towards it;
+ * beyond PS_REPLIES_MAX the oldest is given back. */
+static __always_inline int send_expecting(struct bpf_sock *sk, const struct ps_claim_key *flow,
+					  int class)
+{
+	struct ps_claim_key old;
+	struct replies *own;
+	int r;
+
+	if (observe || is_claimed(flow))
+		return ALLOW;
+	own = bpf_sk_storage_get(&replies, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	r = own ? ps_claim_exactly(flow) : -ENOBUFS;
+	if (r == -EADDRINUSE)
+		return ALLOW; /* another thread was faster */
+	if (!own || r)
+		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+	bpf_spin_lock(&own->lock);
+	old = own->keys[own->next % PS_REPLIES_MAX];
+	own->keys[own->next % PS_REPLIES_MAX] = *flow;
+	own->next++;
+	bpf_spin_unlock(&own->lock);
+	if (old.protocol)
+		ps_claim_drop(&old);
+	return allow(PS_EGRESS_REPLY);
+}
+
+/* The service that answers from a socket's port: *source stays, or becomes the service's address
+ * where neither the socket nor the program (IP_PKTINFO) names one. */
+static __always_inline int is_answer(const struct ps_claim_key *flow, __be32 *source)
+{
+	struct ps_claim_key key = {
+		.src = flow->src, .sport = flow->sport, .protocol = flow->protocol};
+	struct ps_service_value *service;
+
+	service = n_services ? bpf_map_lookup_elem(&services, &key) : NULL;
+	if (!service || !service->address)
+		return 0;
+	*source = service->address;
+	return 1;
+}
+
+/* sendto() of a datagram socket.  *source is the source address the program or we give it, 0: the
+ * kernel chooses. */
+static __always_inline int send_to(struct bpf_sock *sk, struct ps_claim_key *flow, __be32 *source)
 {
 	__u32 place = place_of(flow->dst);
 	int class = class_of(sk);
 
-	flow->src = sk->src_ip4;
+	flow->src = *source ? *source : sk->src_ip4;
 	flow->sport = bpf_htons(sk->src_port);
 	if (place == PS_PLACE_SHARED) {
-		if (is_service(flow->dst, flow->dport, flow->protocol))
+		if (is_service(flow->dst, flow->dport, flow->protocol) || is_held_here(flow))
 			return ALLOW;
 		return deny(flow, class, PS_EGRESS_REFUSED_SHARED, ECONNREFUSED);
 	}
-	if (class < 0 || place == PS_PLACE_DIRECT)
+	if (class < 0)
 		return ALLOW;
+	if (place == PS_PLACE_DIRECT) {
+		if (is_loopback(flow->dst) || place_of(flow->src) != PS_PLACE_SHARED ||
+		    is_service(flow->src, flow->sport, flow->protocol))
+			return ALLOW;
+		return send_expecting(sk, flow, class);
+	}
 	if (sk->dst_port && sk->dst_port == flow->dport && sk->dst_ip4 == flow->dst)
+		return ALLOW;
+	if (!observe && is_answer(flow, source))
 		return ALLOW;
 	return deny(flow, class, PS_EGRESS_REFUSED_UNCONNECTED, EDESTADDRREQ);
 }
@@ -459,26 +546,28 @@ int ps_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct ps_claim_key flow = {
 		.dst = ctx->user_ip4, .dport = ctx->user_port, .protocol = ctx->protocol};
+	__be32 given = ctx->msg_src_ip4, source = given;
 	struct bpf_sock *sk = ctx->sk;
+	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	return send_to(ctx, sk, &flow);
+	verdict = send_to(sk, &flow, &source);
+	if (source != given)
+		ctx->msg_src_ip4 = source;
+	return verdict;
 }
 
 SEC("cgroup/sendmsg6")
 int ps_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-	struct ps_claim_key flow = {
-		.dst = ip6[3], .dport = ctx->user_port, .protocol = ctx->protocol};
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	if (!is_mapped(ip6))
-		return send_to6(ctx, sk, ip6);
-	return send_to(ctx, sk, &flow);
+	/* The kernel sends mapped ones as IPv4, and asks ps_sendmsg4 (net/ipv6/udp.c). */
+	return is_mapped(ip6) ? ALLOW : send_to6(ctx, sk, ip6);
 }
 
 /* bind() to port 0: as the kernel would, but from our slices and held towards nobody. */
@@ -594,11 +683,26 @@ int ps_bind6(struct bpf_sock_addr *ctx)
 	return verdict;
 }
 
+static __always_inline void expect_nobody(struct bpf_sock *sk)
+{
+	struct replies *own = bpf_sk_storage_get(&replies, sk, 0, 0);
+
+	if (!own)
+		return;
+	for (int i = 0; i < PS_REPLIES_MAX; i++) {
+		struct ps_claim_key key = own->keys[i];
+
+		if (key.protocol)
+			ps_claim_drop(&key);
+	}
+}
+
 SEC("cgroup/sock_release")
 int ps_sock_release(struct bpf_sock *sk)
 {
 	struct ps_held *held = bpf_sk_storage_get(&sockets, sk, 0, 0);
 
+	expect_nobody(sk);
 	if (!held)
 		return 1;
 	/* A connection that is being closed ends in STATE_CB; a listener has none. */
@@ -609,24 +713,31 @@ int ps_sock_release(struct bpf_sock *sk)
 	return 1;
 }
 
-/* TIME_WAIT begins, and without timestamps the kernel refuses the port to that peer until it ends. */
-static __always_inline int enters_quarantine(struct bpf_sock *sk, __u32 old_state)
+/* How long the kernel refuses the port to that peer, since there are no timestamps; 0: not at all.
+ * A socket in FIN_WAIT2 ends because the peer's FIN came, and TIME_WAIT begins; or because the
+ * kernel moves an orphan to a smaller socket that waits for the FIN, and TIME_WAIT comes after. */
+static __always_inline __u64 quarantine_of(struct bpf_sock *sk, __u32 old_state)
 {
-	return (old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING) &&
-	       !tcp_has_timestamps(sk);
+	if ((old_state != BPF_TCP_FIN_WAIT2 && old_state != BPF_TCP_CLOSING) ||
+	    tcp_has_timestamps(sk))
+		return 0;
+	if (old_state == BPF_TCP_FIN_WAIT2 && !tcp_peer_is_done(sk))
+		return fin_timeout_ns + PS_QUARANTINE_NS;
+	return PS_QUARANTINE_NS;
 }
 
 static __always_inline void closed(struct bpf_sock *sk, struct ps_held *held, __u32 old_state)
 {
+	__u64 for_ns = quarantine_of(sk, old_state);
 	struct ps_claim_key key = held->key;
 
-	if (!enters_quarantine(sk, old_state)) {
+	if (!for_ns) {
 		let_go(held);
 		return;
 	}
 	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
 		return;
-	ps_claim_quarantine(&key);
+	ps_claim_quarantine(&key, for_ns);
 	count(PS_EGRESS_QUARANTINE);
 }
 
