@@ -363,6 +363,18 @@ static void a_published_udp_service_answers_from_its_address(void **state)
 	}
 }
 
+/* Why the hook gives a service on the wildcard its address. */
+static void the_route_would_choose_the_hosts_own_address(void **state)
+{
+	int fd = new_socket(SOCK_DGRAM);
+
+	(void)state;
+	lab_enter(lab.plain_dir);
+	assert_int_equal(try_bind(fd, "0.0.0.0", SERVICE_PORT), 0);
+	assert_int_equal(seen_by_far(fd, NULL).sin_addr.s_addr, ip4("10.77.0.1"));
+	close(fd);
+}
+
 static void udp_may_connect_again_and_claims_follow(void **state)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -458,6 +470,7 @@ int main(void)
 		FACT(a_bound_socket_awaits_the_answers_of_direct_destinations),
 		FACT(loopback_answers_a_socket_that_was_moved),
 		FACT(a_published_udp_service_answers_from_its_address),
+		FACT(the_route_would_choose_the_hosts_own_address),
 		FACT(udp_may_connect_again_and_claims_follow),
 		FACT(ipv4_inside_ipv6_sockets_is_served_too),
 		FACT(native_ipv6_is_refused_so_that_programs_fall_back),
