@@ -136,6 +136,41 @@ static void a_listener_on_the_wildcard_costs_its_own_port_only(void **state)
 	wait_for_claims(0);
 }
 
+/* Holds these ports of the slice on the wildcard, without SO_REUSEADDR, as no class. */
+static void block(int *fds, unsigned first, unsigned n, int type)
+{
+	lab_enter(lab.plain_dir);
+	for (unsigned i = 0; i < n; i++) {
+		fds[i] = new_socket(type);
+		assert_int_equal(try_bind(fds[i], "0.0.0.0", LAB_FIRST_PORT + first + i), 0);
+	}
+	lab_enter(lab.class_dir);
+}
+
+static void the_last_ports_that_nobody_blocks_are_found(void **state)
+{
+	struct told told = {0};
+	int blocked[LAB_PORTS], fds[3];
+
+	(void)state;
+	block(blocked, 0, LAB_PORTS - 3, SOCK_DGRAM);
+	for (unsigned i = 0; i < 3; i++) {
+		fds[i] = dial(SOCK_DGRAM, far[0]);
+		assert_true(fds[i] >= 0);
+		assert_from_slice(fds[i], &plan.slices[0]);
+	}
+	assert_int_equal(dial(SOCK_DGRAM, far[0]), -EADDRNOTAVAIL);
+	assert_int_equal(counter(PS_EGRESS_BLOCKED), 1);
+	assert_int_equal(counter(PS_EGRESS_EXHAUSTED) + counter(PS_EGRESS_REFUSED_KERNEL), 0);
+	assert_int_equal(ps_egress_events_read(egress, note_event, &told), 1);
+	assert_int_equal(told.last.reason, PS_EGRESS_BLOCKED);
+	assert_int_equal(told.last.dport, htons(PORT));
+	assert_int_equal(n_claims(), 3);
+	close_all(fds, 3);
+	close_all(blocked, LAB_PORTS - 3);
+	wait_for_claims(0);
+}
+
 static void a_listener_gives_its_port_back(void **state)
 {
 	int fd = new_socket(SOCK_STREAM);
@@ -156,6 +191,7 @@ int main(void)
 		FACT(a_port_held_without_a_peer_is_held_once_and_never_drawn),
 		FACT(a_socket_bound_elsewhere_may_not_connect),
 		FACT(a_listener_on_the_wildcard_costs_its_own_port_only),
+		FACT(the_last_ports_that_nobody_blocks_are_found),
 		FACT(a_listener_gives_its_port_back),
 	};
 

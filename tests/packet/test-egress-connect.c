@@ -2,6 +2,7 @@
 /* What connect() and sendto() do to programs: real sockets against the real hooks, since cgroup programs
  * have no test-run. */
 #include <arpa/inet.h>
+#include <bpf/bpf.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
@@ -225,6 +226,155 @@ static void datagrams_without_connect_are_refused(void **state)
 	assert_int_equal(counter(PS_EGRESS_REFUSED_UNCONNECTED), 2);
 }
 
+static bool has_claim(int fd, const char *peer, uint16_t port)
+{
+	struct sockaddr_in name = name_of(fd);
+	struct ps_claim_key key = {.src = name.sin_addr.s_addr,
+				   .dst = ip4(peer),
+				   .sport = name.sin_port,
+				   .dport = htons(port),
+				   .protocol = IPPROTO_UDP};
+	struct ps_claim claim;
+
+	return bpf_map_lookup_elem(ps_egress_claims_fd(egress), &key, &claim) == 0;
+}
+
+static void a_bound_socket_awaits_the_answers_of_direct_destinations(void **state)
+{
+	int fd = new_socket(SOCK_DGRAM);
+
+	(void)state;
+	assert_int_equal(try_bind(fd, "0.0.0.0", 0), 0);
+	assert_int_equal(try_send(fd, "10.77.0.4", PORT), 0);
+	assert_true(has_claim(fd, "10.77.0.4", PORT));
+	assert_int_equal(try_send(fd, "10.77.0.4", PORT), 0);
+	assert_int_equal(n_claims(), 2);
+	for (unsigned i = 1; i < 2 * PS_REPLIES_MAX; i++)
+		assert_int_equal(try_send(fd, "10.77.0.4", (uint16_t)(PORT + i)), 0);
+	assert_int_equal(n_claims(), 1 + PS_REPLIES_MAX);
+	assert_false(has_claim(fd, "10.77.0.4", PORT));
+	assert_true(has_claim(fd, "10.77.0.4", PORT + 2 * PS_REPLIES_MAX - 1));
+	assert_int_equal(counter(PS_EGRESS_REPLY), 2 * PS_REPLIES_MAX);
+	close(fd);
+	wait_for_claims(0);
+}
+
+static void loopback_answers_a_socket_that_was_moved(void **state)
+{
+	struct timeval second = {1, 0};
+	int server = new_socket(SOCK_DGRAM);
+	char byte;
+
+	(void)state;
+	assert_int_equal(try_bind(server, "127.0.0.1", PORT), 0);
+	setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof(second));
+	for (unsigned connected = 0; connected < 2; connected++) {
+		int fd = new_socket(SOCK_DGRAM);
+		struct sockaddr_in from;
+		socklen_t len = sizeof(from);
+
+		assert_int_equal(try_bind(fd, "0.0.0.0", 0), 0);
+		if (connected)
+			assert_int_equal(try_connect(fd, "127.0.0.1", PORT), 0);
+		assert_int_equal(try_send(fd, "127.0.0.1", PORT), 0);
+		assert_int_equal(recvfrom(server, &byte, 1, 0, (struct sockaddr *)&from, &len), 1);
+		assert_int_equal(from.sin_addr.s_addr, plan.slices[0].ip4_be);
+		assert_int_equal(sendto(server, "y", 1, 0, (struct sockaddr *)&from, len), 1);
+		setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof(second));
+		assert_int_equal(recv(fd, &byte, 1, 0), 1);
+		close(fd);
+		wait_for_claims(0);
+	}
+	assert_int_equal(try_send(server, "198.51.100.1", LAB_FIRST_PORT), -ECONNREFUSED);
+	close(server);
+}
+
+/* Sends from fd to far[0], which tells the source it saw on the wire. */
+static struct sockaddr_in seen_by_far(int fd, const char *source)
+{
+	struct in_pktinfo info = {.ipi_spec_dst.s_addr = source ? ip4(source) : 0};
+	char control[CMSG_SPACE(sizeof(info))] = {0}, byte = 'x';
+	struct sockaddr_in to = at(far[0], PORT), from = {0};
+	struct iovec io = {&byte, 1};
+	struct msghdr message = {.msg_name = &to,
+				 .msg_namelen = sizeof(to),
+				 .msg_iov = &io,
+				 .msg_iovlen = 1,
+				 .msg_control = source ? control : NULL,
+				 .msg_controllen = source ? sizeof(control) : 0};
+	struct timeval second = {1, 0};
+	socklen_t len = sizeof(from);
+	int receiver;
+
+	if (source) {
+		struct cmsghdr *cmsg = CMSG_FIRSTHDR(&message);
+
+		*cmsg = (struct cmsghdr){.cmsg_level = IPPROTO_IP,
+					 .cmsg_type = IP_PKTINFO,
+					 .cmsg_len = CMSG_LEN(sizeof(info))};
+		memcpy(CMSG_DATA(cmsg), &info, sizeof(info));
+	}
+	assert_int_equal(setns(lab.far_ns, CLONE_NEWNET), 0);
+	receiver = new_socket(SOCK_DGRAM);
+	assert_int_equal(setns(lab.near_ns, CLONE_NEWNET), 0);
+	assert_int_equal(try_bind(receiver, far[0], PORT), 0);
+	setsockopt(receiver, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof(second));
+	if (sendmsg(fd, &message, 0) < 0)
+		from.sin_port = htons((uint16_t)errno);
+	else
+		assert_int_equal(recvfrom(receiver, &byte, 1, 0, (struct sockaddr *)&from, &len),
+				 1);
+	close(receiver);
+	return from;
+}
+
+static void a_published_udp_service_answers_from_its_address(void **state)
+{
+	static const struct {
+		const char *bound, *source; /* IP_PKTINFO */
+		uint16_t port;
+		int error;
+	} rows[] = {
+		{"198.51.100.1", NULL, SERVICE_PORT, 0},
+		{"0.0.0.0", NULL, SERVICE_PORT, 0},
+		{"0.0.0.0", "198.51.100.1", SERVICE_PORT, 0},
+		{"0.0.0.0", "198.51.100.2", SERVICE_PORT, EDESTADDRREQ},
+		{"0.0.0.0", "10.77.0.1", SERVICE_PORT, EDESTADDRREQ},
+		{"0.0.0.0", NULL, SERVICE_PORT + 1, EDESTADDRREQ},
+		{"10.77.0.1", NULL, SERVICE_PORT, EDESTADDRREQ},
+	};
+	struct ps_claim_key service = plan.config.services[0];
+
+	(void)state;
+	service.protocol = IPPROTO_UDP;
+	plan.config.services = &service;
+	start();
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		int fd = new_socket(SOCK_DGRAM);
+		struct sockaddr_in seen;
+
+		assert_int_equal(try_bind(fd, rows[i].bound, rows[i].port), 0);
+		seen = seen_by_far(fd, rows[i].source);
+		assert_int_equal(seen.sin_addr.s_addr, rows[i].error ? 0 : ip4("198.51.100.1"));
+		assert_int_equal(ntohs(seen.sin_port),
+				 rows[i].error ? rows[i].error : SERVICE_PORT);
+		assert_int_equal(n_claims(), 0);
+		close(fd);
+	}
+}
+
+/* Why the hook gives a service on the wildcard its address. */
+static void the_route_would_choose_the_hosts_own_address(void **state)
+{
+	int fd = new_socket(SOCK_DGRAM);
+
+	(void)state;
+	lab_enter(lab.plain_dir);
+	assert_int_equal(try_bind(fd, "0.0.0.0", SERVICE_PORT), 0);
+	assert_int_equal(seen_by_far(fd, NULL).sin_addr.s_addr, ip4("10.77.0.1"));
+	close(fd);
+}
+
 static void udp_may_connect_again_and_claims_follow(void **state)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -317,6 +467,10 @@ int main(void)
 		FACT(shared_destinations_are_refused_to_everyone),
 		FACT(a_service_of_this_host_may_be_reached_from_here),
 		FACT(datagrams_without_connect_are_refused),
+		FACT(a_bound_socket_awaits_the_answers_of_direct_destinations),
+		FACT(loopback_answers_a_socket_that_was_moved),
+		FACT(a_published_udp_service_answers_from_its_address),
+		FACT(the_route_would_choose_the_hosts_own_address),
 		FACT(udp_may_connect_again_and_claims_follow),
 		FACT(ipv4_inside_ipv6_sockets_is_served_too),
 		FACT(native_ipv6_is_refused_so_that_programs_fall_back),

@@ -8,7 +8,9 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sched.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "base/own.h"
 #include "egress-fixture.h"
@@ -183,6 +185,76 @@ static void a_connection_without_timestamps_keeps_its_port_for_time_wait(void **
 	close(fd);
 }
 
+static uint64_t quarantine_s(void)
+{
+	struct timespec now;
+	struct ps_claim_key key;
+	struct ps_claim claim = {0};
+
+	for (int ms = 0; ms < DEADLINE_MS && counter(PS_EGRESS_QUARANTINE) == 0; ms++)
+		poll(NULL, 0, 1);
+	assert_int_equal(n_claims(), 1);
+	assert_int_equal(bpf_map_get_next_key(ps_egress_claims_fd(egress), NULL, &key), 0);
+	assert_int_equal(bpf_map_lookup_elem(ps_egress_claims_fd(egress), &key, &claim), 0);
+	assert_int_equal(clock_gettime(CLOCK_BOOTTIME, &now), 0);
+	return (claim.free_after_ns / 1000000000u) - (uint64_t)now.tv_sec;
+}
+
+/* Accepts from fd, which closes first; the far end closes as well, or keeps its half open. */
+static void close_both(bool far_closes, uint16_t port)
+{
+	int server, fd = new_socket(SOCK_STREAM), accepted;
+
+	assert_int_equal(setns(lab.far_ns, CLONE_NEWNET), 0);
+	server = new_socket(SOCK_STREAM);
+	assert_int_equal(setns(lab.near_ns, CLONE_NEWNET), 0);
+	assert_int_equal(try_bind(server, far[1], port), 0);
+	assert_int_equal(listen(server, 1), 0);
+	assert_int_equal(try_connect(fd, far[1], port), 0);
+	accepted = accept(server, NULL, NULL);
+	assert_true(accepted >= 0);
+	if (far_closes) {
+		/* Half first: only a socket still owned sees the peer's FIN in FIN_WAIT2. */
+		char byte;
+
+		assert_int_equal(shutdown(fd, SHUT_WR), 0);
+		assert_int_equal(read(accepted, &byte, 1), 0);
+		close(accepted);
+		assert_int_equal(read(fd, &byte, 1), 0);
+		close(fd);
+	} else {
+		close(fd);
+	}
+	wait_for_claims(1);
+	if (!far_closes) {
+		(void)quarantine_s();
+		close(accepted);
+	}
+	close(server);
+}
+
+static void the_quarantine_covers_an_orphans_wait_for_the_peer(void **state)
+{
+	static const struct {
+		bool far_closes;
+		uint64_t least_s, most_s;
+	} rows[] = {{true, 55, 61}, {false, 115, 121}};
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		uint64_t s;
+
+		start();
+		set_timestamps("0");
+		close_both(rows[i].far_closes, (uint16_t)(PORT + 10 + i));
+		set_timestamps("1");
+		s = quarantine_s();
+		assert_in_range(s, rows[i].least_s, rows[i].most_s);
+		tear_down(NULL);
+		set_up(NULL);
+	}
+}
+
 static void a_full_table_is_enobufs_until_it_is_swept(void **state)
 {
 	const struct ps_claim past = {.free_after_ns = 1};
@@ -203,6 +275,39 @@ static void a_full_table_is_enobufs_until_it_is_swept(void **state)
 	fd = dial(SOCK_STREAM, far[0]);
 	assert_true(fd >= 0);
 	close(fd);
+}
+
+/* Their claims went with the first hooks; the kernel knows them still. */
+static void sockets_older_than_the_hooks_keep_their_ports(void **state)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
+	int old[2][LAB_PORTS / 2], new[LAB_PORTS / 2];
+
+	(void)state;
+	for (size_t t = 0; t < 2; t++) {
+		for (unsigned i = 0; i < LAB_PORTS / 2; i++)
+			assert_true((old[t][i] = dial(types[t], far[0])) >= 0);
+	}
+	ps_egress_free(&egress);
+	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+	start();
+	for (size_t t = 0; t < 2; t++) {
+		uint64_t stray = counter(PS_EGRESS_STRAY);
+
+		for (unsigned i = 0; i < LAB_PORTS / 2; i++) {
+			new[i] = dial(types[t], far[0]);
+			assert_int_equal(new[i] < 0 ? new[i] : 0, 0);
+			for (unsigned j = 0; j < LAB_PORTS / 2; j++)
+				assert_int_not_equal(name_of(new[i]).sin_port,
+						     name_of(old[t][j]).sin_port);
+		}
+		assert_true(counter(PS_EGRESS_STRAY) > stray);
+		assert_int_equal(dial(types[t], far[0]), -EADDRNOTAVAIL);
+		assert_int_equal(counter(PS_EGRESS_BLOCKED), t + 1);
+		close_all(new, LAB_PORTS / 2);
+		close_all(old[t], LAB_PORTS / 2);
+	}
+	wait_for_claims(0);
 }
 
 static void observing_changes_nothing(void **state)
@@ -321,7 +426,9 @@ int main(void)
 		FACT(a_killed_program_leaves_no_claims),
 		FACT(two_programs_at_once_get_all_ports_and_none_twice),
 		FACT(a_new_generation_keeps_the_claims_of_open_connections),
+		FACT(sockets_older_than_the_hooks_keep_their_ports),
 		FACT(a_connection_without_timestamps_keeps_its_port_for_time_wait),
+		FACT(the_quarantine_covers_an_orphans_wait_for_the_peer),
 		FACT(a_full_table_is_enobufs_until_it_is_swept),
 		FACT(observing_changes_nothing),
 		FACT(mss_is_lowered_and_never_raised),
