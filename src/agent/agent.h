@@ -15,6 +15,7 @@
 #include "agent/net.h"
 #include "agent/peers.h"
 #include "agent/undo.h"
+#include "base/say.h"
 #include "dispatch/dispatch.h"
 #include "egress/egress.h"
 #include "plan/plan.h"
@@ -152,8 +153,4 @@ int ps_preflight_drop(void);
 
 /* Monotonic milliseconds, never 0. */
 uint64_t ps_agent_now_ms(void);
-/* printf into *ret_why, replacing what was there; returns `error`. */
-int ps_why(char **ret_why, int error, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
 #endif

@@ -11,7 +11,6 @@
  * it in place step by step.  If a step fails, the old generation is put back the same way.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -27,20 +26,6 @@ uint64_t ps_agent_now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + 1;
-}
-
-int ps_why(char **ret_why, int error, const char *format, ...)
-{
-	char *text = NULL;
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	n = vasprintf(&text, format, args);
-	va_end(args);
-	free(*ret_why);
-	*ret_why = n < 0 ? NULL : text;
-	return error;
 }
 
 static void clear_uplinks(struct ps_active *active)
@@ -81,7 +66,7 @@ static int explain(const struct ps_diags *diags, int error, char **ret_why)
 		fprintf(out, "%s%s:%u:%u: %s", i ? "\n" : "", diags->items[i].file,
 			diags->items[i].line, diags->items[i].column, diags->items[i].text);
 	fclose(out);
-	return ps_why(ret_why, error, "%s", text);
+	return ps_say(ret_why, error, "%s", text);
 }
 
 static int parse(const char *text, size_t len, struct ps_plan **ret, char **ret_why)
@@ -105,7 +90,7 @@ static int refuse(const struct ps_move *move, const char *user, uint64_t ports, 
 
 	if (ports)
 		snprintf(count, sizeof(count), " (%llu ports)", (unsigned long long)ports);
-	return ps_why(
+	return ps_say(
 		ret_why, -EBUSY,
 		"slice %s:%u-%u is in use by %s%s and would go to %s: drain %s first, or keep the slice where it is",
 		ps_ip_format(&move->address, address), move->ports.first,
@@ -199,7 +184,7 @@ static int judge_uplinks(struct ps_agent *agent, const struct ps_host *host, cha
 		int r = 0;
 
 		if (!if_nametoindex(name))
-			return ps_why(
+			return ps_say(
 				ret_why, -ENODEV,
 				"uplink `%s` of host `%s` does not exist here: name an interface that `ip link` shows",
 				name, host->name);
@@ -220,7 +205,7 @@ static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_
 	size_t n;
 
 	if (self == PS_PLAN_NONE)
-		return ps_why(
+		return ps_say(
 			ret_why, -ENOENT,
 			"the plan has no host `%s`: add it under `hosts`, or start portsliced with --host NAME",
 			agent->options.host);
@@ -391,7 +376,7 @@ int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_
 			fall_back(agent);
 	}
 	if (r < 0)
-		return *ret_why ? r : ps_why(ret_why, r, "%s", strerror(-r));
+		return *ret_why ? r : ps_say(ret_why, r, "%s", strerror(-r));
 	ps_active_free(&agent->active);
 	agent->active = ps_move(fresh);
 	r = agent->options.observe ? 0 : keep_text(agent, agent->active->text);

@@ -73,7 +73,7 @@ static int open_store(struct ps_agent *agent)
 	int fd, r;
 
 	if (lost) {
-		ps_why(&message, -ENOENT,
+		ps_say(&message, -ENOENT,
 		       "%s is gone: restore it, or write it anew with `portslice plan apply`",
 		       lost);
 		set_trouble(agent, message);

@@ -181,7 +181,7 @@ static int check_idle(struct ps_agent *agent, const struct leaving *leaving, cha
 
 	for (size_t i = 0; i < leaving->n && r == 0; i++)
 		if (used[i])
-			r = ps_why(
+			r = ps_say(
 				ret_why, -EBUSY,
 				"a program took a port of a slice that would leave %s: drain it first, or keep the slice where it is",
 				agent->options.host);

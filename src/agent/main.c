@@ -77,7 +77,7 @@ static int make_dirs(struct ps_agent *agent, char **ret_why)
 	if (r == 0)
 		r = ensure_dir(agent->run_dir);
 	if (r < 0)
-		return ps_why(ret_why, r, "cannot create %s: %s", agent->run_dir, strerror(-r));
+		return ps_say(ret_why, r, "cannot create %s: %s", agent->run_dir, strerror(-r));
 	return ps_agent_make_pin_dir(agent, ret_why);
 }
 
@@ -89,9 +89,9 @@ static int take_lock(struct ps_agent *agent, char **ret_why)
 		return -ENOMEM;
 	agent->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (agent->lock_fd < 0)
-		return ps_why(ret_why, -errno, "cannot open %s: %s", path, strerror(errno));
+		return ps_say(ret_why, -errno, "cannot open %s: %s", path, strerror(errno));
 	if (flock(agent->lock_fd, LOCK_EX | LOCK_NB) < 0)
-		return ps_why(
+		return ps_say(
 			ret_why, -errno,
 			"another portsliced runs as instance `%s`: stop it, or choose another --instance",
 			agent->options.instance);
@@ -107,7 +107,7 @@ static int open_journal(struct ps_agent *agent, char **ret_why)
 		return -ENOMEM;
 	r = ps_undo_open(path, &agent->undo);
 	if (r < 0)
-		return ps_why(ret_why, r, "%s: %s (remove it if the host was rebooted or cleaned)",
+		return ps_say(ret_why, r, "%s: %s (remove it if the host was rebooted or cleaned)",
 			      path, r == -EBADMSG ? "damaged" : strerror(-r));
 	return 0;
 }
@@ -215,7 +215,7 @@ static int check_store_url(const struct ps_agent *agent, char **ret_why)
 
 	if (r != -EINVAL)
 		return 0;
-	return ps_why(ret_why, r, "--store %s: %s", agent->options.store_url,
+	return ps_say(ret_why, r, "--store %s: %s", agent->options.store_url,
 		      message ? message : strerror(-r));
 }
 
@@ -250,7 +250,7 @@ static int open_agent(struct ps_agent *agent, char **ret_why)
 	if (r == 0) {
 		r = ps_control_open(agent, &agent->control);
 		if (r < 0)
-			return ps_why(ret_why, r, "cannot open the control socket in %s: %s",
+			return ps_say(ret_why, r, "cannot open the control socket in %s: %s",
 				      agent->run_dir, strerror(-r));
 	}
 	if (r == 0)
@@ -283,7 +283,7 @@ static int refuse_to_replace(const struct ps_agent *agent, char **ret_why)
 		return -ENOMEM;
 	if (access(path, F_OK) < 0)
 		return 0;
-	return ps_why(ret_why, -EBUSY,
+	return ps_say(ret_why, -EBUSY,
 		      "instance `%s` is attached: `portslice detach` it before observing",
 		      agent->options.instance);
 }

@@ -57,7 +57,7 @@ static int find_cgroup(struct ps_agent *agent, const char *path, struct ps_compi
 	int r = agent->options.observe ? 0 : ps_undo_mkdir(agent->undo, path);
 
 	if (r < 0)
-		return ps_why(ret_why, r, "cannot create cgroup %s: %s", path, strerror(-r));
+		return ps_say(ret_why, r, "cannot create cgroup %s: %s", path, strerror(-r));
 	*ret = (struct ps_compile_cgroup){0};
 	if (stat(path, &folder) < 0)
 		return 0; /* observing: a cgroup that is not there matches nothing */
@@ -143,7 +143,7 @@ static int stand_sysctls(struct ps_agent *agent, const struct ps_active *active,
 			if (r < 0 && !if_nametoindex(active->uplinks[i].name))
 				break; /* the uplink is gone, which is said elsewhere */
 			if (r < 0)
-				return ps_why(ret_why, r, "cannot set sysctl %s: %s", name,
+				return ps_say(ret_why, r, "cannot set sysctl %s: %s", name,
 					      strerror(-r));
 			changed += r;
 		}
@@ -262,7 +262,7 @@ static int listen_to_peers(struct ps_agent *agent, struct ps_active *active, cha
 				  active->revision);
 
 	if (r < 0)
-		return ps_why(ret_why, r,
+		return ps_say(ret_why, r,
 			      "cannot listen on underlay address %s, UDP port %d: %s (%s)",
 			      ps_ip_format(&active->plan->hosts[active->self].underlay, address),
 			      PS_HELLO_PORT, strerror(-r),
@@ -277,7 +277,7 @@ static int stand_routes(struct ps_agent *agent, const struct ps_active *active, 
 {
 	int r = ps_undo_routes(agent->undo, agent->net, active->addresses_be, active->n_addresses);
 
-	return r < 0 ? ps_why(ret_why, r, "cannot add local routes: %s", strerror(-r)) : r;
+	return r < 0 ? ps_say(ret_why, r, "cannot add local routes: %s", strerror(-r)) : r;
 }
 
 static int stand_hooks(const struct ps_agent *agent, const struct ps_active *active, char **ret_why)
@@ -374,7 +374,7 @@ static int tend_hops(struct ps_agent *agent, struct ps_active *active, char **re
 {
 	int r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
 
-	return r < 0 ? ps_why(ret_why, r, "cannot read neighbours: %s", strerror(-r)) : 0;
+	return r < 0 ? ps_say(ret_why, r, "cannot read neighbours: %s", strerror(-r)) : 0;
 }
 
 /* Trouble is said when it is new, and when it is over. */
@@ -428,7 +428,7 @@ int ps_agent_make_pin_dir(const struct ps_agent *agent, char **ret_why)
 
 	if (r == 0)
 		r = ensure_dir(agent->pin_dir);
-	return r < 0 ? ps_why(ret_why, r, "cannot create %s: %s", agent->pin_dir, strerror(-r)) : 0;
+	return r < 0 ? ps_say(ret_why, r, "cannot create %s: %s", agent->pin_dir, strerror(-r)) : 0;
 }
 
 int ps_agent_detach(const char *pin_dir, const char *run_dir, struct ps_undo *undo,
