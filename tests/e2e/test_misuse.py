@@ -180,14 +180,12 @@ def test_a_plan_that_does_not_fit_one_host_is_refused_by_name_and_not_written(ru
 
 
 def test_a_plan_that_reached_the_store_some_other_way_is_refused_loudly_and_the_old_state_stays(running):
-    """An apply on another machine cannot ask the agents here."""
+    """An apply cannot ask an agent that does not run just then."""
     before = hostside.link_ids(running, "lhr2")
-    store = Path(agents.store(running.name).removeprefix("sqlite:"))
     lone = running.plan.replace("10.1.2.1, uplinks: [eth0]", "10.1.2.1, uplinks: [eth7]")
-    file = running.state / "lone.yaml"
-    file.write_text(lone)
-    other = f"sqlite:{store.parent}/./{store.name}"  # the same store by a name that no agent was given
-    hostside.cli(running, "lhr1", "plan", "apply", file, store=other)
+    hostside.kill_agent(running, "lhr2")
+    hostside.apply(running, lone)
+    running.start_agents(hosts=["lhr2"])
     running.wait(lambda: "eth7" in (hostside.status(running, "lhr2")["refusal"] or ""), 3, "lhr2 says why")
     assert "plan_refused" in [event["kind"] for event in hostside.events(running, "lhr2")]
     assert hostside.link_ids(running, "lhr2") == before
@@ -195,6 +193,14 @@ def test_a_plan_that_reached_the_store_some_other_way_is_refused_loudly_and_the_
     assert hostside.fetch(running, "lhr2").startswith("198.51.100.1:")
     done = hostside.apply(running, running.plan)  # the earlier refusal is not taken for this one's
     assert "in force at 3 agents" in done.stdout and not hostside.status(running, "lhr2")["refusal"]
+
+
+def test_a_store_named_in_another_way_is_known_as_the_same(running):
+    store = Path(agents.store(running.name).removeprefix("sqlite:"))
+    other = f"sqlite:{store.parent}/./{store.name}"
+    done = hostside.apply(running, running.plan.replace("10.1.2.1, uplinks: [eth0]", "10.1.2.1, uplinks: [eth7]"),
+                          store=other, check=False)
+    assert done.returncode == 2 and f"{running.name}-lhr2 refuses: uplink `eth7`" in done.stderr
 
 
 # -- the store ----------------------------------------------------------------------------------------------------
