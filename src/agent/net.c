@@ -354,37 +354,6 @@ int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n)
 	return 0;
 }
 
-static int take_filter(const struct nlmsghdr *header, void *arg)
-{
-	bool *any = arg;
-
-	(void)header;
-	*any = true;
-	return MNL_CB_OK;
-}
-
-int ps_net_has_filters(struct ps_net *net, unsigned ifindex, bool *ret)
-{
-	static const uint16_t sides[] = {TC_H_MIN_INGRESS, TC_H_MIN_EGRESS};
-	bool any = false;
-
-	for (size_t i = 0; i < PS_N_ELEMENTS(sides); i++) {
-		char buffer[MNL_NLMSG_HDRLEN + 64];
-		struct nlmsghdr *header = request(net, buffer, RTM_GETTFILTER, NLM_F_DUMP);
-		struct tcmsg *filter = mnl_nlmsg_put_extra_header(header, sizeof(*filter));
-		int r;
-
-		filter->tcm_family = AF_UNSPEC;
-		filter->tcm_ifindex = (int)ifindex;
-		filter->tcm_parent = TC_H_MAKE(TC_H_CLSACT, sides[i]);
-		r = converse(net, header, take_filter, &any);
-		if (r < 0)
-			return r;
-	}
-	*ret = any;
-	return 0;
-}
-
 int ps_net_local_route(struct ps_net *net, uint32_t ip_be, bool add)
 {
 	char buffer[MNL_NLMSG_HDRLEN + 128];

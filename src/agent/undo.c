@@ -306,17 +306,11 @@ static void remove_folders(json_t *folders)
 }
 
 /* A qdisc of ours in which others put filters meanwhile stays, with their filters. */
-static int remove_guard(struct ps_net *net, const char *ifname, bool qdisc_made,
-			ps_undo_unguard_fn *unguard)
+static int remove_guard(const char *ifname, bool qdisc_made, ps_undo_unguard_fn *unguard)
 {
 	unsigned ifindex = if_nametoindex(ifname);
-	bool others = false;
-	int r = ifindex ? unguard(ifindex, false) : 0;
 
-	if (r < 0 || !ifindex || !qdisc_made)
-		return r;
-	r = ps_net_has_filters(net, ifindex, &others);
-	return r < 0 || others ? r : unguard(ifindex, true);
+	return ifindex ? unguard(ifindex, qdisc_made) : 0;
 }
 
 /* The next change begins a new journal: what is there then is what is to be restored. */
@@ -338,7 +332,7 @@ int ps_undo_all(struct ps_undo *undo, struct ps_net *net, ps_undo_unguard_fn *un
 	json_object_foreach(table(undo, "routes"), key, value)
 		keep_first(&first, remove_route(net, key));
 	json_object_foreach(table(undo, "guards"), key, value)
-		keep_first(&first, remove_guard(net, key, json_is_true(value), unguard));
+		keep_first(&first, remove_guard(key, json_is_true(value), unguard));
 	json_object_foreach(table(undo, "sysctl"), key, value)
 	{
 		int r = sysctl_write(key, json_string_value(value));

@@ -147,7 +147,9 @@ static int remove_empty_qdisc(unsigned ifindex)
 	unsigned n = 0;
 	int r = ps_egress_count_filters(ifindex, &n);
 
-	return r < 0 || n ? r : bpf_tc_hook_destroy(&hook);
+	if (r < 0 || n || !ps_egress_has_qdisc(ifindex))
+		return r;
+	return bpf_tc_hook_destroy(&hook);
 }
 
 int ps_egress_unguard(unsigned ifindex, bool remove_qdisc)
