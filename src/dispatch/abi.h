@@ -23,6 +23,8 @@ enum {
 	PS_GUE_STEPS_MAX = 2,
 	PS_REJECTS_PER_S = 1000, /* preset, per CPU; as net.ipv4.icmp_msgs_per_sec */
 	PS_OVERHEAD_V4 = 28,     /* outer IPv4 and UDP header, bytes */
+	PS_MTU_MIN =
+		576 + 28, /* least learned from ICMP: what every host takes (RFC 791), outside */
 };
 
 /* What the dispatcher did with a packet, and why: enum, metric label, sentence.  The order is the
@@ -51,12 +53,15 @@ enum {
 	X(DROP_HEADER, "drop_header", "malformed IPv4 or TCP header")                              \
 	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
-	X(DROP_TOO_BIG, "drop_too_big", "does not fit the underlay once encapsulated")             \
+	X(DROP_TOO_BIG, "drop_too_big",                                                            \
+	  "does not fit the underlay once encapsulated, not answered")                             \
 	X(DROP_NO_HOP, "drop_no_hop", "next hop of the owner is not resolved")                     \
 	X(DROP_ROOM, "drop_room", "no head room to encapsulate")                                   \
 	X(DROP_EMBEDDED, "drop_embedded", "ICMP error about a packet that we cannot have sent")    \
 	X(ECHO_REPLY, "echo_reply", "ping to a shared address: answered")                          \
-	X(DROP_ANSWER_LIMIT, "drop_answer_limit", "ping or too big: over the rate of answers")
+	X(DROP_ANSWER_LIMIT, "drop_answer_limit", "ping or too big: over the rate of answers")     \
+	X(TOO_BIG, "too_big", "does not fit the underlay once encapsulated: sender told by ICMP")  \
+	X(MTU_HINT, "mtu_hint", "ICMP says that what we encapsulated was too big: passed, noted")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
@@ -100,7 +105,7 @@ struct ps_peer {
 	struct ps_hop hop;
 	__be32 dst; /* underlay address of the host, or edge of the site */
 	__be32 src; /* own underlay address */
-	__u16 mtu;  /* largest outer packet, bytes */
+	__u16 mtu;  /* largest outer packet, bytes; lowered while the program runs */
 	__u8 self;  /* 1: this host (in `edges`: this host's site) */
 	__u8 pad;
 	__u32 csum; /* partial sum of the outer IPv4 header without total length (RFC 1071) */
@@ -120,12 +125,26 @@ struct ps_dispatch_config {
 _Static_assert(sizeof(struct ps_dispatch_config) == 40, "map value layout is ABI");
 
 /* What is limited apart, so that pings cannot use up rejects: elements of per-CPU map `budget`. */
-enum ps_budget_kind { PS_BUDGET_REJECT, PS_BUDGET_ECHO, PS_BUDGET_MAX };
+enum ps_budget_kind {
+	PS_BUDGET_REJECT,
+	PS_BUDGET_ECHO,
+	PS_BUDGET_TOO_BIG,
+	PS_BUDGET_HINT,
+	PS_BUDGET_MAX,
+};
 
 /* When the answers given so far are paid for. */
 struct ps_budget {
 	__u64 paid_ns; /* CLOCK_BOOTTIME */
 };
+
+/* Record of ring buffer `hints`: a router says how large a packet to dst may be. */
+struct ps_mtu_hint {
+	__u8 dst[16]; /* underlay or edge; IPv4 as ::ffff:a.b.c.d */
+	__u32 mtu;    /* bytes of outer packet, at least PS_MTU_MIN */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_mtu_hint) == 24, "ring buffer record layout is ABI");
 
 /* Key of map `services`: a published port of this host. */
 struct ps_service_key {

@@ -15,20 +15,6 @@
 #include "dispatch/carry.h"
 #include "dispatch/look.h"
 
-/* Encapsulates towards peer, if that is possible. */
-PS_INLINE __u32 ps_decide_send(struct ps_verdict *v, const struct ps_peer *peer, __u32 port,
-			       __u32 reason)
-{
-	v->peer = peer;
-	v->goes = port;
-	ps_hop_read(&peer->hop, &v->hop);
-	if (!v->hop.ifindex)
-		return PS_REASON_DROP_NO_HOP;
-	if (v->ip_len + PS_OVERHEAD_V4 > peer->mtu)
-		return PS_REASON_DROP_TOO_BIG;
-	return reason;
-}
-
 /* The answer to what came encapsulated leaves by the gateway; 0: that is not resolved. */
 PS_INLINE int ps_find_way_back(const struct ps_dispatch_config *config, struct ps_verdict *v)
 {
@@ -36,6 +22,42 @@ PS_INLINE int ps_find_way_back(const struct ps_dispatch_config *config, struct p
 		return 1;
 	ps_hop_read(&config->gateway, &v->hop);
 	return v->hop.ifindex != 0;
+}
+
+/* The packet in v is larger than v->peer takes.  Only what forbids fragments may draw an answer
+ * (RFC 1191 §4), and never an ICMP error (RFC 1122 §3.2.2). */
+PS_COLD __u32 ps_decide_too_big(struct ps_frame *frame, const struct iphdr *ip,
+				struct ps_verdict *v)
+{
+	const struct ps_dispatch_config *config = ps_look_config(frame);
+	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
+
+	if (!config || !(ip->frag_off & ps_be16(PS_DONT_FRAGMENT)) ||
+	    v->flow.is_icmp == PS_IS_ERROR)
+		return PS_REASON_DROP_TOO_BIG;
+	if (!ps_may_answer(ip->saddr) || (!v->came && ps_is_multicast(data, end)))
+		return PS_REASON_DROP_TOO_BIG;
+	v->quote_len = (__u16)ps_quote_len(ip);
+	v->answer_mtu = (__u16)(v->peer->mtu - PS_OVERHEAD_V4);
+	if (!ps_find_way_back(config, v))
+		return PS_REASON_DROP_NO_HOP;
+	if (!ps_look_budget(frame, PS_BUDGET_TOO_BIG, ps_look_clock(frame), config->reject_per_s))
+		return PS_REASON_DROP_ANSWER_LIMIT;
+	return PS_REASON_TOO_BIG;
+}
+
+/* Encapsulates towards peer, if that is possible. */
+PS_INLINE __u32 ps_decide_send(struct ps_frame *frame, const struct iphdr *ip, struct ps_verdict *v,
+			       const struct ps_peer *peer, __u32 port, __u32 reason)
+{
+	v->peer = peer;
+	v->goes = port;
+	ps_hop_read(&peer->hop, &v->hop);
+	if (!v->hop.ifindex)
+		return PS_REASON_DROP_NO_HOP;
+	if (v->ip_len + PS_OVERHEAD_V4 > peer->mtu)
+		return ps_decide_too_big(frame, ip, v);
+	return reason;
 }
 
 /* Whether and how a packet that nobody here expects may be answered, but for freshness and rate. */
@@ -48,7 +70,7 @@ PS_INLINE __u32 ps_decide_answer(const void *frame, const struct iphdr *ip, cons
 		return PS_REASON_DROP_REJECT_NEVER;
 	if (v->flow.protocol == PS_PROTO_TCP)
 		return ps_read_reset(ip, end, &v->reset);
-	v->quote_len = ps_quote_len(ip);
+	v->quote_len = (__u16)ps_quote_len(ip);
 	return PS_UNDECIDED;
 }
 
@@ -129,21 +151,23 @@ PS_INLINE __u32 ps_decide_owner(struct ps_frame *frame, const struct iphdr *ip, 
 					      : ps_decide_unowned(frame, ip, end, address, v);
 	}
 	if (!v->came)
-		return ps_decide_send(v, owner, PS_GUE_PORT, PS_REASON_TO_HOST);
+		return ps_decide_send(frame, ip, v, owner, PS_GUE_PORT, PS_REASON_TO_HOST);
 	if (v->came == PS_GUE_PORT)
 		return PS_REASON_DROP_NO_STEPS;
-	return ps_decide_send(v, owner, v->came + 1, PS_REASON_TO_HOST);
+	return ps_decide_send(frame, ip, v, owner, v->came + 1, PS_REASON_TO_HOST);
 }
 
 /* Sends to the site at which the address is, with the steps that port stands for. */
-PS_INLINE __u32 ps_decide_site(struct ps_frame *frame, __u32 site, __u32 port, struct ps_verdict *v)
+PS_INLINE __u32 ps_decide_site(struct ps_frame *frame, const struct iphdr *ip, __u32 site,
+			       __u32 port, struct ps_verdict *v)
 {
 	const struct ps_peer *edge;
 
 	if (v->came)
 		return PS_REASON_DROP_OTHER_SITE;
 	edge = ps_look_edge(frame, site);
-	return edge ? ps_decide_send(v, edge, port, PS_REASON_TO_SITE) : PS_REASON_DROP_NO_HOP;
+	return edge ? ps_decide_send(frame, ip, v, edge, port, PS_REASON_TO_SITE)
+		    : PS_REASON_DROP_NO_HOP;
 }
 
 /* A ping is answered by the first host of the site where the address is: so it shows that the way
@@ -158,7 +182,7 @@ PS_INLINE __u32 ps_decide_echo(struct ps_frame *frame, const struct iphdr *ip,
 	if (!config || (ps_address_flags(address) & PS_ADDRESS_SILENT))
 		return PS_REASON_DROP_ECHO_REQUEST;
 	if (address->site != config->site)
-		return ps_decide_site(frame, address->site, PS_GUE_PORT - 1, v);
+		return ps_decide_site(frame, ip, address->site, PS_GUE_PORT - 1, v);
 	if (v->came == PS_GUE_PORT)
 		return PS_REASON_DROP_NO_STEPS;
 	if (ip->ihl != 5 || !ps_may_answer(ip->saddr) || (!v->came && ps_is_multicast(data, end)))
@@ -197,7 +221,20 @@ PS_INLINE __u32 ps_decide_shared(struct ps_frame *frame, const struct iphdr *ip,
 	if (!config || address->site == config->site)
 		return ps_decide_owner(frame, ip, end, address, v);
 	/* One step: any host of that site may get it, and hands it to the owner. */
-	return ps_decide_site(frame, address->site, PS_GUE_PORT - 1, v);
+	return ps_decide_site(frame, ip, address->site, PS_GUE_PORT - 1, v);
+}
+
+/* ICMP to this host: about a packet that it encapsulated?  The kernel has no socket for those. */
+PS_COLD __u32 ps_decide_hint(struct ps_frame *frame, const struct iphdr *ip, const void *end,
+			     const struct ps_dispatch_config *config)
+{
+	struct ps_mtu_hint hint;
+
+	if (!ps_read_hint(ip, end, config->underlay, &hint))
+		return PS_REASON_NOT_OURS;
+	if (ps_look_budget(frame, PS_BUDGET_HINT, ps_look_clock(frame), PS_HINTS_PER_S))
+		ps_frame_hint(frame, &hint);
+	return PS_REASON_MTU_HINT;
 }
 
 /* A packet to an address that is not shared. */
@@ -213,7 +250,9 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 		return PS_REASON_NOT_OURS;
 	v->came = ps_read_outer(ip, end, config, &outer_len);
 	if (!v->came)
-		return PS_REASON_NOT_OURS;
+		return ip->protocol == PS_PROTO_ICMP && ip->daddr == config->underlay
+			       ? ps_decide_hint(frame, ip, end, config)
+			       : PS_REASON_NOT_OURS;
 	if (!ps_look_source(frame, ip->saddr))
 		return PS_REASON_DROP_STRANGER;
 	inner = (const void *)((const __u8 *)ip + outer_len);

@@ -64,6 +64,11 @@ struct {
 	__type(value, struct ps_budget);
 } budget SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* a page: 128 hints */
+} hints SEC(".maps");
+
 static struct xdp_md *xdp_of(struct ps_frame *frame)
 {
 	return (void *)frame;
@@ -96,6 +101,11 @@ PS_INLINE int ps_frame_cut(struct ps_frame *frame, __u32 len)
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	return ifindex == xdp_of(frame)->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
+}
+
+PS_INLINE void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint)
+{
+	bpf_ringbuf_output(&hints, (void *)hint, sizeof(*hint), 0);
 }
 
 PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)

@@ -68,6 +68,7 @@ void ps_dispatch_free(struct ps_dispatch **dispatch)
 	view_clear(&d->hosts);
 	view_clear(&d->edges);
 	view_clear(&d->config);
+	ring_buffer__free(d->hints);
 	ps_dispatch_bpf__destroy(d->skel);
 	free(d->pin_dir);
 	free(d);
@@ -275,7 +276,28 @@ static int open_views(struct ps_dispatch *d, const struct ps_table *table)
 		r = view_open(d->skel->maps.config, &d->config);
 	d->n_hosts = table->n_hosts;
 	d->n_edges = table->n_edges;
+	d->mtu = table->self.mtu;
 	return r;
+}
+
+static int take_hint(void *arg, void *data, size_t len)
+{
+	struct ps_dispatch *d = arg;
+	struct ps_mtu_hint hint;
+	struct ps_ip dst;
+
+	if (len < sizeof(hint))
+		return 0;
+	memcpy(&hint, data, sizeof(hint));
+	memcpy(dst.bytes, hint.dst, sizeof(dst.bytes));
+	d->take_hint(&dst, hint.mtu, d->take_arg);
+	return 0;
+}
+
+static int open_hints(struct ps_dispatch *d)
+{
+	d->hints = ring_buffer__new(bpf_map__fd(d->skel->maps.hints), take_hint, d, NULL);
+	return d->hints ? 0 : -errno;
 }
 
 int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_options *options,
@@ -294,6 +316,8 @@ int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_opti
 	r = load(d, table, options, ret_message);
 	if (r >= 0)
 		r = open_views(d, table);
+	if (r >= 0)
+		r = open_hints(d);
 	if (r < 0)
 		return r;
 	*ret = ps_move(d);

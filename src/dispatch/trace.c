@@ -24,6 +24,7 @@ struct ps_frame {
 	unsigned char *block, *data, *end;
 	struct ps_budget budget[PS_BUDGET_MAX];
 	unsigned ifindex; /* left by */
+	struct ps_mtu_hint hint;
 };
 
 static void *ps_frame_data(struct ps_frame *frame)
@@ -59,6 +60,11 @@ static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	frame->ifindex = ifindex;
 	return ifindex == frame->options->ifindex ? XDP_TX : XDP_REDIRECT;
+}
+
+static void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint)
+{
+	frame->hint = *hint;
 }
 
 static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
@@ -170,6 +176,7 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 		.ifindex = work.ifindex,
 		.site = verdict.site,
 		.host = verdict.host,
+		.hint = work.hint,
 		.frame = work.data,
 		.len = (size_t)(work.end - work.data),
 		.block = ps_move(block),

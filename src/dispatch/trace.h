@@ -31,8 +31,9 @@ enum ps_trace_action { PS_TRACE_PASS, PS_TRACE_TX, PS_TRACE_REDIRECT, PS_TRACE_D
 struct ps_trace_result {
 	enum ps_dispatch_reason reason;
 	enum ps_trace_action action;
-	unsigned ifindex; /* to leave by, when action is TX or REDIRECT */
-	int site, host;   /* of the owner as far as it was asked for, -1: not */
+	unsigned ifindex;        /* to leave by, when action is TX or REDIRECT */
+	int site, host;          /* of the owner as far as it was asked for, -1: not */
+	struct ps_mtu_hint hint; /* given to user space; mtu 0: none */
 	const unsigned char *frame;
 	size_t len;
 	void *block; /* owned, holds the frame */

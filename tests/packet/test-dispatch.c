@@ -118,6 +118,23 @@ static unsigned counted_since(const uint64_t before[PS_REASON_MAX])
 	return reason;
 }
 
+static void take_hint(const struct ps_ip *dst, unsigned mtu, void *arg)
+{
+	struct ps_mtu_hint *hint = arg;
+
+	memcpy(hint->dst, dst->bytes, sizeof(hint->dst));
+	hint->mtu = mtu;
+}
+
+static void check_hint(const struct ps_mtu_hint *expected, enum world_kind world)
+{
+	struct ps_mtu_hint hint = {0};
+
+	assert_int_equal(ps_dispatch_hints_read(kernels[world], take_hint, &hint),
+			 expected->mtu != 0);
+	assert_memory_equal(&hint, expected, sizeof(hint));
+}
+
 /* The frame through both; returns the reason. */
 static unsigned run_both(const struct row *row, const unsigned char *in, size_t len,
 			 unsigned char out[FRAME_MAX], size_t *ret_len)
@@ -137,6 +154,7 @@ static unsigned run_both(const struct row *row, const unsigned char *in, size_t 
 			 row->sentence, len, ps_dispatch_reason_label(reason), action, *ret_len,
 			 ps_dispatch_reason_label(trace.reason), trace.action, trace.len);
 	assert_memory_equal(trace.frame, out, trace.len);
+	check_hint(&trace.hint, row->world);
 	return reason;
 }
 

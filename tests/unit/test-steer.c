@@ -195,6 +195,7 @@ static void answers_have_right_checksums_for_all_values(void **state)
 		struct ps_reset reset = {(uint32_t)rand() * 3u, (uint32_t)rand() * 3u, i & 1};
 		unsigned char *rst = malloc(40), *icmp = malloc(28 + 28 + i % 11 * 4);
 		unsigned quote = 28 + i % 11 * 4;
+		uint16_t mtu = i & 2 ? (uint16_t)rand() : 0;
 
 		assert_non_null(rst);
 		assert_non_null(icmp);
@@ -203,10 +204,11 @@ static void answers_have_right_checksums_for_all_values(void **state)
 		assert_int_equal(checksum(rst + 20, 20, pseudo(rst, 20)), 0);
 		for (unsigned k = 0; k < quote; k++)
 			icmp[28 + k] = (unsigned char)rand();
-		assert_true(ps_write_unreachable(icmp, icmp + 28 + quote, &flow, quote));
+		assert_true(ps_write_unreachable(icmp, icmp + 28 + quote, &flow, quote, mtu));
 		assert_int_equal(checksum(icmp, 20, 0), 0);
 		assert_int_equal(checksum(icmp + 20, 8 + quote, 0), 0);
-		assert_false(ps_write_unreachable(icmp, icmp + 28 + quote - 4, &flow, quote));
+		assert_int_equal(get32(icmp + 24), mtu);
+		assert_false(ps_write_unreachable(icmp, icmp + 28 + quote - 4, &flow, quote, mtu));
 		free(rst);
 		free(icmp);
 	}
