@@ -44,7 +44,7 @@ enum {
 	  "nobody owns the port: RST, ICMP or group address")                                      \
 	X(DROP_NO_STEPS, "drop_no_steps", "encapsulated with no steps left and not for this host") \
 	X(DROP_OTHER_SITE, "drop_other_site", "encapsulated, but the address is at another site")  \
-	X(DROP_FRAGMENT, "drop_fragment", "fragment of a packet to a shared address")              \
+	X(DROP_FRAGMENT, "drop_fragment", "fragment too short, or over the header or the end")     \
 	X(DROP_PROTOCOL, "drop_protocol", "protocol without ports")                                \
 	X(DROP_ICMP_TYPE, "drop_icmp_type", "ICMP type that has no owner")                         \
 	X(DROP_ECHO_REQUEST, "drop_echo_request",                                                  \
@@ -61,7 +61,9 @@ enum {
 	X(ECHO_REPLY, "echo_reply", "ping to a shared address: answered")                          \
 	X(DROP_ANSWER_LIMIT, "drop_answer_limit", "ping or too big: over the rate of answers")     \
 	X(TOO_BIG, "too_big", "does not fit the underlay once encapsulated: sender told by ICMP")  \
-	X(MTU_HINT, "mtu_hint", "ICMP says that what we encapsulated was too big: passed, noted")
+	X(MTU_HINT, "mtu_hint", "ICMP says that what we encapsulated was too big: passed, noted")  \
+	X(TO_GATHERER, "to_gatherer", "fragment encapsulated to the host that gathers its packet") \
+	X(DROP_STRAY, "drop_stray", "fragment that came before the first one of its packet")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
@@ -137,6 +139,23 @@ enum ps_budget_kind {
 struct ps_budget {
 	__u64 paid_ns; /* CLOCK_BOOTTIME */
 };
+
+/* Key of map `fragments`: what the fragments of one packet have in common. */
+struct ps_fragment_key {
+	__be32 src, dst;
+	__be16 id;
+	__u8 protocol;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct ps_fragment_key) == 12, "map key layout is ABI");
+
+/* Whose the packet is, by its first fragment. */
+struct ps_fragment_note {
+	__u64 seen_ns; /* CLOCK_BOOTTIME */
+	__u32 host;    /* index into `hosts` */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_fragment_note) == 16, "map value layout is ABI");
 
 /* Record of ring buffer `hints`: a router says how large a packet to dst may be. */
 struct ps_mtu_hint {

@@ -154,6 +154,7 @@ PS_INLINE int ps_carry_out(struct ps_frame *frame, struct ps_verdict *v)
 		return v->came ? ps_decapsulate(frame, v) : XDP_PASS;
 	case PS_REASON_TO_HOST:
 	case PS_REASON_TO_SITE:
+	case PS_REASON_TO_GATHERER:
 		return ps_encapsulate(frame, v);
 	case PS_REASON_REJECT_TCP:
 	case PS_REASON_REJECT_ICMP:

@@ -130,6 +130,7 @@ static inline void check_output(const struct row *row, const unsigned char *in, 
 	switch (row->reason) {
 	case PS_REASON_TO_HOST:
 	case PS_REASON_TO_SITE:
+	case PS_REASON_TO_GATHERER:
 		check_encapsulated(row, in, at, out, len);
 		break;
 	case PS_REASON_REJECT_TCP:

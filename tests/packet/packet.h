@@ -51,7 +51,7 @@ struct packet {
 	unsigned embedded_len;      /* preset: 128 */
 	unsigned payload;           /* bytes behind the headers */
 	unsigned options;           /* IP, bytes, a multiple of 4 */
-	unsigned frag;              /* flags and offset */
+	unsigned frag, id;          /* flags and offset; identification */
 	unsigned version, ihl;      /* presets: 4, as options say */
 	int len_error;              /* added to the IP total length */
 	unsigned padding;           /* bytes behind the IP packet */
@@ -210,6 +210,9 @@ static inline size_t put_inner(unsigned char *at, const struct packet *p)
 	if (protocol == TCP || protocol == UDP || protocol == ICMP)
 		put16(at + head + check, checksum(at + head, len - head,
 						  protocol == ICMP ? 0 : pseudo(at, len - head)));
+	put16(at + 4, p->id);
+	put16(at + 10, 0);
+	put16(at + 10, checksum(at, head, 0));
 	at[0] = (unsigned char)(or_else(p->version, 4) << 4 | or_else(p->ihl, 5 + p->options / 4));
 	put16(at + 2, (unsigned)((int)len + p->len_error));
 	return len;
