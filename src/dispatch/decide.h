@@ -13,6 +13,7 @@
 #include <linux/bpf.h>
 
 #include "dispatch/carry.h"
+#include "dispatch/decide6.h"
 #include "dispatch/owner.h"
 #include "dispatch/rare.h"
 
@@ -58,10 +59,13 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 	inner = (const void *)((const __u8 *)ip + outer_len);
 	if ((const void *)(inner + 1) > end)
 		return PS_REASON_DROP_INNER;
+	v->ip_off = v->l2_len + outer_len;
+	if (inner->version == 6)
+		return ps_decide_inner6(frame, (const void *)inner, end,
+					ps_be16(ip->tot_len) - ip->ihl * 4, v);
 	address = ps_look_address(frame, inner->daddr);
 	if (!address || !ps_inner_fits(ip, inner))
 		return PS_REASON_DROP_INNER;
-	v->ip_off = v->l2_len + outer_len;
 	reason = ps_decide_shared(frame, inner, end, address, v);
 	if (reason == PS_REASON_DROP_HEADER || reason == PS_REASON_DROP_TRUNCATED)
 		return PS_REASON_DROP_INNER;
@@ -72,12 +76,16 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 {
 	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
-	__u32 l2_len = ps_find_ip(data, end);
+	__u32 l2_len = ps_find_ip(data, end, ETH_P_IP);
 	const struct iphdr *ip = (const void *)((const __u8 *)data + l2_len);
 	const struct ps_address *address;
 
 	*v = (struct ps_verdict){.reason = PS_REASON_NOT_OURS, .site = -1, .host = -1};
-	if (!l2_len || (const void *)(ip + 1) > end)
+	if (!l2_len) {
+		v->reason = ps_decide_frame6(frame, v);
+		return;
+	}
+	if ((const void *)(ip + 1) > end)
 		return;
 	v->l2_len = v->ip_off = l2_len;
 	address = ps_look_address(frame, ip->daddr);

@@ -31,6 +31,7 @@ const volatile bool observe = false;
 	} name SEC(".maps")
 
 PS_ARRAY(index16, __u64);
+PS_ARRAY(index6, struct ps_index6);
 PS_ARRAY(blocks, __u32);
 PS_ARRAY(addresses, struct ps_address);
 PS_ARRAY(owners, struct ps_owners);
@@ -48,6 +49,7 @@ PS_ARRAY(config, struct ps_dispatch_config);
 	} name SEC(".maps")
 
 PS_HASH(services, struct ps_service_key, __u8);
+PS_HASH(services6, struct ps_service6_key, __u8);
 PS_HASH(sources, __be32, __u8); /* underlay addresses of all hosts */
 PS_HASH(claims, struct ps_claim_key, struct ps_claim);
 
@@ -168,6 +170,43 @@ PS_INLINE const struct ps_address *ps_look_address(struct ps_frame *frame, __be3
 	return address && address->bits ? address : NULL;
 }
 
+/* The block of the address's /112, 0: none. */
+PS_INLINE __u32 block6_of(const __be32 *ip6)
+{
+	__u32 zero = 0, first = ps_index6_hash(ip6);
+	const struct ps_dispatch_config *own = bpf_map_lookup_elem(&config, &zero);
+
+	if (!own || !own->index6_bits)
+		return 0;
+	for (__u32 i = 0; i < PS_INDEX6_PROBES; i++) {
+		__u32 key = (first + i) & ((1u << (own->index6_bits & 31)) - 1);
+		const struct ps_index6 *element = bpf_map_lookup_elem(&index6, &key);
+
+		if (!element || !element->block)
+			return 0;
+		if (ps_index6_is(element, ip6))
+			return element->block;
+	}
+	return 0;
+}
+
+PS_INLINE const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+{
+	__u32 low = ps_be32(ip6[3]), key = block6_of(ip6);
+	const struct ps_address *address;
+	const __u32 *element;
+
+	if (!key)
+		return NULL;
+	key = key << 8 | (low >> 8 & 255);
+	element = bpf_map_lookup_elem(&blocks, &key);
+	if (!element || !*element)
+		return NULL;
+	key = *element << 8 | (low & 255);
+	address = bpf_map_lookup_elem(&addresses, &key);
+	return address && address->bits ? address : NULL;
+}
+
 PS_INLINE const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
 {
 	return bpf_map_lookup_elem(&owners, &row);
@@ -220,6 +259,40 @@ PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
 	found = sk->state != PS_TCP_LISTEN;
 	bpf_sk_release(sk);
 	return found;
+}
+
+/* Connected sockets only; a TCP socket in TIME_WAIT counts. */
+PS_INLINE int look_socket6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u8 protocol)
+{
+	struct bpf_sock *sk = NULL;
+	int found;
+
+	if (protocol == PS_PROTO_TCP)
+		sk = bpf_skc_lookup_tcp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	else if (protocol == PS_PROTO_UDP)
+		sk = bpf_sk_lookup_udp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	found = protocol == PS_PROTO_TCP ? sk->state != PS_TCP_LISTEN : sk->dst_port != 0;
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* The ledger has no IPv6 yet: sockets say what is expected. */
+PS_INLINE __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
+				  const struct ps_flow *flow)
+{
+	struct ps_service6_key key = {.port = flow->our_port, .protocol = flow->protocol};
+	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
+
+	__builtin_memcpy(key.address, ours, sizeof(key.address));
+	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
+	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
+	if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) &&
+	    bpf_map_lookup_elem(&services6, &key))
+		return PS_REASON_DELIVER_SERVICE;
+	return look_socket6(xdp_of(frame), &tuple, flow->protocol) ? PS_REASON_DELIVER
+								   : PS_UNDECIDED;
 }
 
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)
