@@ -333,6 +333,7 @@ static void tick_active(struct ps_agent *agent)
 		ps_agent_renew(agent);
 	}
 	sweep(agent);
+	(void)ps_mtus_expire(agent->mtus, agent->active->dispatch, ps_agent_now_ms());
 	ps_agent_tend(agent);
 }
 

@@ -2,6 +2,7 @@
 /*
  * What the dispatcher's kernel half and user half share: map layouts, reasons, wire constants.
  *
+ *   index6[hash of dst's /112] -.    (as below)
  *   index16[dst >> 16] --> block[dst >> 8 & 255] --> address[dst & 255] --> owners[row + slice / 32]
  *      8 bytes, 0: none     __u32, 0: none            8 bytes                one byte a slice
  *
@@ -19,10 +20,13 @@ enum {
 	PS_ROW_SLICES = 32, /* slices in one element of the owners map */
 	PS_GROUP_MAX = 255, /* owner bytes 1..254 pick a host within the group; 0: nobody */
 	PS_OWNER_NONE = 0,
+	PS_INDEX6_PROBES = 8,
 	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */
 	PS_GUE_STEPS_MAX = 2,
 	PS_REJECTS_PER_S = 1000, /* preset, per CPU; as net.ipv4.icmp_msgs_per_sec */
 	PS_OVERHEAD_V4 = 28,     /* outer IPv4 and UDP header, bytes */
+	PS_MTU_MIN =
+		576 + 28, /* least learned from ICMP: what every host takes (RFC 791), outside */
 };
 
 /* What the dispatcher did with a packet, and why: enum, metric label, sentence.  The order is the
@@ -42,27 +46,48 @@ enum {
 	  "nobody owns the port: RST, ICMP or group address")                                      \
 	X(DROP_NO_STEPS, "drop_no_steps", "encapsulated with no steps left and not for this host") \
 	X(DROP_OTHER_SITE, "drop_other_site", "encapsulated, but the address is at another site")  \
-	X(DROP_FRAGMENT, "drop_fragment", "fragment of a packet to a shared address")              \
+	X(DROP_FRAGMENT, "drop_fragment", "fragment too short, or over the header or the end")     \
 	X(DROP_PROTOCOL, "drop_protocol", "protocol without ports")                                \
 	X(DROP_ICMP_TYPE, "drop_icmp_type", "ICMP type that has no owner")                         \
-	X(DROP_ECHO_REQUEST, "drop_echo_request", "ping to a shared address")                      \
+	X(DROP_ECHO_REQUEST, "drop_echo_request",                                                  \
+	  "ping that the pool or its form leaves unanswered")                                      \
 	X(DROP_TRUNCATED, "drop_truncated", "packet ends before its headers say")                  \
-	X(DROP_HEADER, "drop_header", "malformed IPv4 or TCP header")                              \
-	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
+	X(DROP_HEADER, "drop_header", "malformed IP or TCP header")                                \
+	X(DROP_INNER, "drop_inner",                                                                \
+	  "encapsulated packet is malformed, or not to a shared address")                          \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
-	X(DROP_TOO_BIG, "drop_too_big", "does not fit the underlay once encapsulated")             \
+	X(DROP_TOO_BIG, "drop_too_big",                                                            \
+	  "does not fit the underlay once encapsulated, not answered")                             \
 	X(DROP_NO_HOP, "drop_no_hop", "next hop of the owner is not resolved")                     \
 	X(DROP_ROOM, "drop_room", "no head room to encapsulate")                                   \
-	X(DROP_EMBEDDED, "drop_embedded", "ICMP error about a packet that we cannot have sent")
+	X(DROP_EMBEDDED, "drop_embedded", "ICMP error about a packet that we cannot have sent")    \
+	X(ECHO_REPLY, "echo_reply", "ping to a shared address: answered")                          \
+	X(DROP_ANSWER_LIMIT, "drop_answer_limit", "ping or too big: over the rate of answers")     \
+	X(TOO_BIG, "too_big", "does not fit the underlay once encapsulated: sender told by ICMP")  \
+	X(MTU_HINT, "mtu_hint", "ICMP says that what we encapsulated was too big: passed, noted")  \
+	X(TO_GATHERER, "to_gatherer", "fragment encapsulated to the host that gathers its packet") \
+	X(DROP_STRAY, "drop_stray", "fragment that came before the first one of its packet")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
 #undef PS_DISPATCH_REASON_ENUM
 
 enum ps_dispatch_flags {
-	PS_ADDRESS_DROP = 1,  /* pool says `unowned: drop` */
-	PS_ADDRESS_WHOLE = 2, /* slice: whole; ports below 1,024 are nobody's */
+	PS_ADDRESS_DROP = 1,   /* pool says `unowned: drop` */
+	PS_ADDRESS_WHOLE = 2,  /* slice: whole; ports below 1,024 are nobody's */
+	PS_ADDRESS_SILENT = 4, /* pool says `echo: drop` */
 };
+
+/* Element of map `index6`: a /112 with shared addresses, at its hash or up to 7 places behind it.
+ * Its block is one of `blocks`, as that of an IPv4 /16 is. */
+struct ps_index6 {
+	__be32 prefix[3];
+	__u16 prefix_low; /* bits 96 to 111, host order */
+	__u16 pad;
+	__u32 block; /* 0: free */
+	__u32 pad2;
+};
+_Static_assert(sizeof(struct ps_index6) == 24, "map value layout is ABI");
 
 /* Element of map `addresses`: one shared address. */
 struct ps_address {
@@ -96,7 +121,7 @@ struct ps_peer {
 	struct ps_hop hop;
 	__be32 dst; /* underlay address of the host, or edge of the site */
 	__be32 src; /* own underlay address */
-	__u16 mtu;  /* largest outer packet, bytes */
+	__u16 mtu;  /* largest outer packet, bytes; lowered while the program runs */
 	__u8 self;  /* 1: this host (in `edges`: this host's site) */
 	__u8 pad;
 	__u32 csum; /* partial sum of the outer IPv4 header without total length (RFC 1071) */
@@ -109,16 +134,61 @@ struct ps_dispatch_config {
 	__be32 edge;           /* own site's */
 	struct ps_hop gateway; /* by the default route: for answers to decapsulated packets */
 	__u64 fresh_until_ns;  /* CLOCK_BOOTTIME; rejects are made only before it */
-	__u32 reject_per_s;    /* budget of all rejects together, per CPU */
+	__u32 reject_per_s;    /* of each budget, per CPU */
 	__u8 site;             /* own */
-	__u8 pad[3];
+	__u8 index6_bits; /* index6 has 1 << index6_bits elements; 0: no IPv6 address is shared */
+	__u8 pad[2];
 };
 _Static_assert(sizeof(struct ps_dispatch_config) == 40, "map value layout is ABI");
 
-/* Element of per-CPU map `budget`: when the answers given so far are paid for. */
+/* What is limited apart, so that pings cannot use up rejects: elements of per-CPU map `budget`. */
+enum ps_budget_kind {
+	PS_BUDGET_REJECT,
+	PS_BUDGET_ECHO,
+	PS_BUDGET_TOO_BIG,
+	PS_BUDGET_HINT,
+	PS_BUDGET_MAX,
+};
+
+/* When the answers given so far are paid for. */
 struct ps_budget {
 	__u64 paid_ns; /* CLOCK_BOOTTIME */
 };
+
+/* Key of map `services6`. */
+struct ps_service6_key {
+	__be32 address[4];
+	__be16 port;
+	__u8 protocol;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct ps_service6_key) == 20, "map key layout is ABI");
+
+/* Key of map `fragments`: what the fragments of one packet have in common. */
+struct ps_fragment_key {
+	__be32 src[4], dst[4]; /* IPv4: the first only */
+	__be32 id;
+	__u8 protocol;
+	__u8 version;
+	__u16 pad;
+};
+_Static_assert(sizeof(struct ps_fragment_key) == 40, "map key layout is ABI");
+
+/* Whose the packet is, by its first fragment. */
+struct ps_fragment_note {
+	__u64 seen_ns; /* CLOCK_BOOTTIME */
+	__u32 host;    /* index into `hosts` */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_fragment_note) == 16, "map value layout is ABI");
+
+/* Record of ring buffer `hints`: a router says how large a packet to dst may be. */
+struct ps_mtu_hint {
+	__u8 dst[16]; /* underlay or edge; IPv4 as ::ffff:a.b.c.d */
+	__u32 mtu;    /* bytes of outer packet, at least PS_MTU_MIN */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_mtu_hint) == 24, "ring buffer record layout is ABI");
 
 /* Key of map `services`: a published port of this host. */
 struct ps_service_key {

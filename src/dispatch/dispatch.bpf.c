@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "dispatch/decide.h"
+#include "dispatch/gatherer.h"
 #include "egress/abi.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
@@ -30,6 +31,7 @@ const volatile bool observe = false;
 	} name SEC(".maps")
 
 PS_ARRAY(index16, __u64);
+PS_ARRAY(index6, struct ps_index6);
 PS_ARRAY(blocks, __u32);
 PS_ARRAY(addresses, struct ps_address);
 PS_ARRAY(owners, struct ps_owners);
@@ -47,6 +49,7 @@ PS_ARRAY(config, struct ps_dispatch_config);
 	} name SEC(".maps")
 
 PS_HASH(services, struct ps_service_key, __u8);
+PS_HASH(services6, struct ps_service6_key, __u8);
 PS_HASH(sources, __be32, __u8); /* underlay addresses of all hosts */
 PS_HASH(claims, struct ps_claim_key, struct ps_claim);
 
@@ -59,10 +62,22 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, PS_BUDGET_MAX);
 	__type(key, __u32);
 	__type(value, struct ps_budget);
 } budget SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192); /* packets in flight; 1 MB */
+	__type(key, struct ps_fragment_key);
+	__type(value, struct ps_fragment_note);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* a page: 128 hints */
+} hints SEC(".maps");
 
 static struct xdp_md *xdp_of(struct ps_frame *frame)
 {
@@ -98,6 +113,38 @@ PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 	return ifindex == xdp_of(frame)->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
 }
 
+/* Not static: so the verifier walks the loop once and not for every way that leads here. */
+__attribute__((noinline)) int gatherer_of(__u32 group, __u32 hash)
+{
+	return ps_find_gatherer(NULL, group, hash);
+}
+
+PS_INLINE __s32 ps_look_gatherer(struct ps_frame *frame, __u32 group, __u32 hash)
+{
+	return gatherer_of(group, hash);
+}
+
+PS_INLINE __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+				 __u64 now_ns)
+{
+	const struct ps_fragment_note *note = bpf_map_lookup_elem(&fragments, key);
+
+	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
+}
+
+PS_INLINE void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+				__u32 host, __u64 now_ns)
+{
+	struct ps_fragment_note note = {now_ns, host, 0};
+
+	bpf_map_update_elem(&fragments, key, &note, BPF_ANY);
+}
+
+PS_INLINE void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint)
+{
+	bpf_ringbuf_output(&hints, (void *)hint, sizeof(*hint), 0);
+}
+
 PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 {
 	__u32 zero = 0;
@@ -119,6 +166,43 @@ PS_INLINE const struct ps_address *ps_look_address(struct ps_frame *frame, __be3
 	if (!element || !*element)
 		return NULL;
 	key = *element << 8 | (ip4 & 255);
+	address = bpf_map_lookup_elem(&addresses, &key);
+	return address && address->bits ? address : NULL;
+}
+
+/* The block of the address's /112, 0: none. */
+PS_INLINE __u32 block6_of(const __be32 *ip6)
+{
+	__u32 zero = 0, first = ps_index6_hash(ip6);
+	const struct ps_dispatch_config *own = bpf_map_lookup_elem(&config, &zero);
+
+	if (!own || !own->index6_bits)
+		return 0;
+	for (__u32 i = 0; i < PS_INDEX6_PROBES; i++) {
+		__u32 key = (first + i) & ((1u << (own->index6_bits & 31)) - 1);
+		const struct ps_index6 *element = bpf_map_lookup_elem(&index6, &key);
+
+		if (!element || !element->block)
+			return 0;
+		if (ps_index6_is(element, ip6))
+			return element->block;
+	}
+	return 0;
+}
+
+PS_INLINE const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+{
+	__u32 low = ps_be32(ip6[3]), key = block6_of(ip6);
+	const struct ps_address *address;
+	const __u32 *element;
+
+	if (!key)
+		return NULL;
+	key = key << 8 | (low >> 8 & 255);
+	element = bpf_map_lookup_elem(&blocks, &key);
+	if (!element || !*element)
+		return NULL;
+	key = *element << 8 | (low & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
 	return address && address->bits ? address : NULL;
 }
@@ -177,15 +261,50 @@ PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
 	return found;
 }
 
+/* Connected sockets only; a TCP socket in TIME_WAIT counts. */
+PS_INLINE int look_socket6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u8 protocol)
+{
+	struct bpf_sock *sk = NULL;
+	int found;
+
+	if (protocol == PS_PROTO_TCP)
+		sk = bpf_skc_lookup_tcp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	else if (protocol == PS_PROTO_UDP)
+		sk = bpf_sk_lookup_udp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return 0;
+	found = protocol == PS_PROTO_TCP ? sk->state != PS_TCP_LISTEN : sk->dst_port != 0;
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* The ledger has no IPv6 yet: sockets say what is expected. */
+PS_INLINE __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
+				  const struct ps_flow *flow)
+{
+	struct ps_service6_key key = {.port = flow->our_port, .protocol = flow->protocol};
+	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
+
+	__builtin_memcpy(key.address, ours, sizeof(key.address));
+	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
+	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
+	if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) &&
+	    bpf_map_lookup_elem(&services6, &key))
+		return PS_REASON_DELIVER_SERVICE;
+	return look_socket6(xdp_of(frame), &tuple, flow->protocol) ? PS_REASON_DELIVER
+								   : PS_UNDECIDED;
+}
+
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)
 {
 	return bpf_ktime_get_boot_ns();
 }
 
-PS_INLINE int ps_look_budget(struct ps_frame *frame, __u64 now_ns, __u32 per_s)
+PS_INLINE int ps_look_budget(struct ps_frame *frame, enum ps_budget_kind kind, __u64 now_ns,
+			     __u32 per_s)
 {
-	__u32 zero = 0;
-	struct ps_budget *mine = bpf_map_lookup_elem(&budget, &zero);
+	__u32 key = kind;
+	struct ps_budget *mine = bpf_map_lookup_elem(&budget, &key);
 
 	return mine && ps_budget_take(mine, now_ns, per_s);
 }

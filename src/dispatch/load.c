@@ -68,6 +68,7 @@ void ps_dispatch_free(struct ps_dispatch **dispatch)
 	view_clear(&d->hosts);
 	view_clear(&d->edges);
 	view_clear(&d->config);
+	ring_buffer__free(d->hints);
 	ps_dispatch_bpf__destroy(d->skel);
 	free(d->pin_dir);
 	free(d);
@@ -100,6 +101,8 @@ static int fill_sets(const struct ps_dispatch_bpf *skel, const struct ps_table *
 
 	for (size_t i = 0; r >= 0 && i < table->n_services; i++)
 		r = put(skel->maps.services, &table->services[i]);
+	for (size_t i = 0; r >= 0 && i < table->n_services6; i++)
+		r = put(skel->maps.services6, &table->services6[i]);
 	for (size_t i = 0; r >= 0 && i < table->n_hosts; i++)
 		if (table->hosts[i].dst)
 			r = put(skel->maps.sources, &table->hosts[i].dst);
@@ -113,13 +116,15 @@ struct array {
 	size_t n;
 };
 
-enum { N_ARRAYS = 8 };
+enum { N_ARRAYS = 9 };
 
 static void list_arrays(const struct ps_dispatch_bpf *skel, const struct ps_table *table,
 			struct array ret[N_ARRAYS])
 {
 	const struct array arrays[N_ARRAYS] = {
 		{skel->maps.index16, table->index, PS_N_ELEMENTS(table->index)},
+		{skel->maps.index6, table->index6,
+		 table->config.index6_bits ? (size_t)1 << table->config.index6_bits : 0},
 		{skel->maps.blocks, table->blocks, table->n_blocks * 256},
 		{skel->maps.addresses, table->addresses, table->n_address_blocks * 256},
 		{skel->maps.owners, table->owners, table->n_owners},
@@ -142,6 +147,8 @@ static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *
 	struct array arrays[N_ARRAYS];
 	int r = set_size(skel->maps.services, table->n_services);
 
+	if (r >= 0)
+		r = set_size(skel->maps.services6, table->n_services6);
 	list_arrays(skel, table, arrays);
 	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
 		r = set_size(arrays[i].map, arrays[i].n);
@@ -275,7 +282,28 @@ static int open_views(struct ps_dispatch *d, const struct ps_table *table)
 		r = view_open(d->skel->maps.config, &d->config);
 	d->n_hosts = table->n_hosts;
 	d->n_edges = table->n_edges;
+	d->mtu = table->self.mtu;
 	return r;
+}
+
+static int take_hint(void *arg, void *data, size_t len)
+{
+	struct ps_dispatch *d = arg;
+	struct ps_mtu_hint hint;
+	struct ps_ip dst;
+
+	if (len < sizeof(hint))
+		return 0;
+	memcpy(&hint, data, sizeof(hint));
+	memcpy(dst.bytes, hint.dst, sizeof(dst.bytes));
+	d->take_hint(&dst, hint.mtu, d->take_arg);
+	return 0;
+}
+
+static int open_hints(struct ps_dispatch *d)
+{
+	d->hints = ring_buffer__new(bpf_map__fd(d->skel->maps.hints), take_hint, d, NULL);
+	return d->hints ? 0 : -errno;
 }
 
 int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_options *options,
@@ -294,6 +322,8 @@ int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_opti
 	r = load(d, table, options, ret_message);
 	if (r >= 0)
 		r = open_views(d, table);
+	if (r >= 0)
+		r = open_hints(d);
 	if (r < 0)
 		return r;
 	*ret = ps_move(d);

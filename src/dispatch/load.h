@@ -17,6 +17,10 @@ struct ps_dispatch {
 	char *pin_dir;
 	size_t n_hosts, n_edges;
 	struct ps_view hosts, edges, config; /* written while the program runs */
+	unsigned mtu;                        /* of the table */
+	struct ring_buffer *hints;
+	ps_dispatch_hint_fn *take_hint; /* while they are read */
+	void *take_arg;
 };
 
 /* PIN_DIR/PREFIXname; NULL without memory. */

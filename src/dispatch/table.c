@@ -11,6 +11,9 @@
  * addresses of a /24.  A byte names one of 254 hosts, so hosts form groups, one for each site:
  * slots are handed out as owners appear, which keeps a group as small as the site.
  *
+ * The /112s of IPv6 addresses are found by a hash table with at most 8 places to look, made wider until
+ * all fit; from there on an address is found as in IPv4.
+ *
  * Everything that the kernel would otherwise compute for each packet is computed here: the sum of
  * the outer header in ps_peer.csum, the number of the row, the group.  Next hops are not known
  * here; ifindex stays 0 and such packets are dropped (DROP_NO_HOP) until the loader is told.
@@ -27,6 +30,7 @@
 #include "base/range.h"
 #include "dispatch/steer.h"
 
+enum { PS_INDEX6_BITS_MAX = 20 };
 enum { PS_BLOCK = 256 }; /* elements of a block: addresses of a /24, or /24s of a /16 */
 
 /* Room for n elements: the next power of two, so that growing one by one is cheap. */
@@ -68,6 +72,7 @@ void ps_table_free(struct ps_table **table)
 
 	if (!t)
 		return;
+	free(t->index6);
 	free(t->blocks);
 	free(t->addresses);
 	free(t->owners);
@@ -75,6 +80,7 @@ void ps_table_free(struct ps_table **table)
 	free(t->hosts);
 	free(t->edges);
 	free(t->services);
+	free(t->services6);
 	free(t);
 }
 
@@ -147,20 +153,40 @@ int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_b
 	return 0;
 }
 
-/* The element for the address, or NULL: its block is not there. */
-static struct ps_address *element_of(const struct ps_table *table, uint32_t ip4_be)
+/* The element for the last 16 bits of an address, or NULL: its block is not there. */
+static struct ps_address *element_of(const struct ps_table *table, size_t block, uint32_t low)
 {
-	uint32_t ip4 = ps_be32(ip4_be);
-	size_t block = (size_t)table->index[ip4 >> 16];
-	size_t address_block = table->blocks[block * PS_BLOCK + (ip4 >> 8 & 255)];
+	size_t address_block = table->blocks[block * PS_BLOCK + (low >> 8 & 255)];
 
 	/* Blocks 0 hold zeros only. */
-	return address_block ? &table->addresses[address_block * PS_BLOCK + (ip4 & 255)] : NULL;
+	return address_block ? &table->addresses[address_block * PS_BLOCK + (low & 255)] : NULL;
 }
 
 const struct ps_address *ps_table_find(const struct ps_table *table, uint32_t ip4_be)
 {
-	const struct ps_address *address = element_of(table, ip4_be);
+	uint32_t ip4 = ps_be32(ip4_be);
+	const struct ps_address *address = element_of(table, (size_t)table->index[ip4 >> 16], ip4);
+
+	return address && address->bits ? address : NULL;
+}
+
+/* Where the /112 is or would be; NULL: no place within reach. */
+static struct ps_index6 *place6(struct ps_index6 *index6, unsigned bits, const __be32 *ip6)
+{
+	for (unsigned i = 0; bits && i < PS_INDEX6_PROBES; i++) {
+		struct ps_index6 *at = &index6[(ps_index6_hash(ip6) + i) & ((1u << bits) - 1)];
+
+		if (!at->block || ps_index6_is(at, ip6))
+			return at;
+	}
+	return NULL;
+}
+
+const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6)
+{
+	const struct ps_index6 *at = place6(table->index6, table->config.index6_bits, ip6);
+	const struct ps_address *address =
+		at && at->block ? element_of(table, at->block, ps_be32(ip6[3])) : NULL;
 
 	return address && address->bits ? address : NULL;
 }
@@ -173,21 +199,17 @@ bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
 	return false;
 }
 
-/* The element for the address; makes the blocks on the way to it. */
-static int make_element(struct ps_table *table, uint32_t ip4_be, struct ps_address **ret)
+static int make_block(struct ps_table *table)
 {
-	uint32_t ip4 = ps_be32(ip4_be);
-	__u64 *block = &table->index[ip4 >> 16];
-	__u32 *address_block;
+	return grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
+}
+
+/* The element for the last 16 bits; makes the block on the way to it. */
+static int make_element(struct ps_table *table, size_t block, uint32_t low, struct ps_address **ret)
+{
+	__u32 *address_block = &table->blocks[block * PS_BLOCK + (low >> 8 & 255)];
 	int r;
 
-	if (!*block) {
-		r = grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
-		if (r < 0)
-			return r;
-		*block = table->n_blocks - 1;
-	}
-	address_block = &table->blocks[*block * PS_BLOCK + (ip4 >> 8 & 255)];
 	if (!*address_block) {
 		r = grow(&table->addresses, &table->n_address_blocks, 1,
 			 PS_BLOCK * sizeof(*table->addresses));
@@ -195,8 +217,80 @@ static int make_element(struct ps_table *table, uint32_t ip4_be, struct ps_addre
 			return r;
 		*address_block = (__u32)table->n_address_blocks - 1;
 	}
-	*ret = element_of(table, ip4_be);
+	*ret = element_of(table, block, low);
 	return 0;
+}
+
+static int make_element4(struct ps_table *table, uint32_t ip4_be, struct ps_address **ret)
+{
+	uint32_t ip4 = ps_be32(ip4_be);
+	__u64 *block = &table->index[ip4 >> 16];
+	int r;
+
+	if (!*block) {
+		r = make_block(table);
+		if (r < 0)
+			return r;
+		*block = table->n_blocks - 1;
+	}
+	return make_element(table, (size_t)*block, ip4, ret);
+}
+
+/* Moves all /112s of an index to a wider one; false: not all are within reach there. */
+static bool refill6(const struct ps_index6 *from, size_t n, struct ps_index6 *to, unsigned bits)
+{
+	for (size_t i = 0; i < n; i++) {
+		__be32 ip6[4] = {from[i].prefix[0], from[i].prefix[1], from[i].prefix[2],
+				 ps_be32((__u32)from[i].prefix_low << 16)};
+		struct ps_index6 *at = from[i].block ? place6(to, bits, ip6) : NULL;
+
+		if (from[i].block && !at)
+			return false;
+		if (at)
+			*at = from[i];
+	}
+	return true;
+}
+
+static int widen6(struct ps_table *table)
+{
+	unsigned old_bits = table->config.index6_bits, bits = old_bits ? old_bits : 2;
+	size_t n_old = old_bits ? (size_t)1 << old_bits : 0;
+
+	while (++bits <= PS_INDEX6_BITS_MAX) {
+		ps_auto_mem struct ps_index6 *wider = calloc((size_t)1 << bits, sizeof(*wider));
+
+		if (!wider)
+			return -ENOMEM;
+		if (!refill6(table->index6, n_old, wider, bits))
+			continue;
+		free(table->index6);
+		table->index6 = ps_move(wider);
+		table->config.index6_bits = (__u8)bits;
+		return 0;
+	}
+	return -ENOSPC;
+}
+
+static int make_element6(struct ps_table *table, const __be32 *ip6, struct ps_address **ret)
+{
+	struct ps_index6 *at;
+	int r;
+
+	while (!(at = place6(table->index6, table->config.index6_bits, ip6))) {
+		r = widen6(table);
+		if (r < 0)
+			return r;
+	}
+	if (!at->block) {
+		r = make_block(table);
+		if (r < 0)
+			return r;
+		memcpy(at->prefix, ip6, sizeof(at->prefix));
+		at->prefix_low = (__u16)(ps_be32(ip6[3]) >> 16);
+		at->block = (__u32)table->n_blocks - 1;
+	}
+	return make_element(table, at->block, ps_be32(ip6[3]), ret);
 }
 
 static int make_group(struct ps_table *table, unsigned site)
@@ -220,6 +314,7 @@ static bool shift_is_valid(unsigned shift)
 int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address)
 {
 	unsigned flags = (address->drop ? PS_ADDRESS_DROP : 0) |
+			 (address->silent ? PS_ADDRESS_SILENT : 0) |
 			 (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
 	struct ps_address *element;
 	size_t row = table->n_owners, n_slices;
@@ -227,12 +322,14 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 
 	if (!shift_is_valid(address->shift) || address->site >= PS_SITES_MAX)
 		return -EINVAL;
-	if (ps_table_find(table, address->ip4_be))
+	if (address->ip6 ? ps_table_find6(table, address->ip6)
+			 : ps_table_find(table, address->ip4_be))
 		return -EEXIST;
 	n_slices = ps_slice_count(address->shift);
 	r = make_group(table, address->site);
 	if (r >= 0)
-		r = make_element(table, address->ip4_be, &element);
+		r = address->ip6 ? make_element6(table, address->ip6, &element)
+				 : make_element4(table, address->ip4_be, &element);
 	if (r >= 0)
 		r = grow(&table->owners, &table->n_owners,
 			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
@@ -263,9 +360,9 @@ static int slot_of(struct ps_group *group, unsigned host)
 	return (int)slot;
 }
 
-int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
+static int set_owner(struct ps_table *table, const struct ps_address *address, unsigned slice,
+		     unsigned host)
 {
-	const struct ps_address *address = ps_table_find(table, ip4_be);
 	int slot;
 
 	if (!address)
@@ -283,6 +380,16 @@ int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, 
 	return 0;
 }
 
+int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
+{
+	return set_owner(table, ps_table_find(table, ip4_be), slice, host);
+}
+
+int ps_table_set_owner6(struct ps_table *table, const __be32 *ip6, unsigned slice, unsigned host)
+{
+	return set_owner(table, ps_table_find6(table, ip6), slice, host);
+}
+
 int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol)
 {
 	int r = grow(&table->services, &table->n_services, 1, sizeof(*table->services));
@@ -291,5 +398,20 @@ int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port,
 		return r;
 	table->services[table->n_services - 1] =
 		(struct ps_service_key){ip4_be, ps_be16(port), protocol, 0};
+	return 0;
+}
+
+int ps_table_add_service6(struct ps_table *table, const __be32 *ip6, uint16_t port,
+			  uint8_t protocol)
+{
+	int r = grow(&table->services6, &table->n_services6, 1, sizeof(*table->services6));
+	struct ps_service6_key *key;
+
+	if (r < 0)
+		return r;
+	key = &table->services6[table->n_services6 - 1];
+	memcpy(key->address, ip6, sizeof(key->address));
+	key->port = ps_be16(port);
+	key->protocol = protocol;
 	return 0;
 }

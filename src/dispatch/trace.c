@@ -15,6 +15,7 @@
 
 #include "base/own.h"
 #include "dispatch/decide.h"
+#include "dispatch/gatherer.h"
 
 enum { PS_ALIGN = 2 }; /* NET_IP_ALIGN */
 
@@ -22,8 +23,9 @@ struct ps_frame {
 	const struct ps_table *table;
 	const struct ps_trace_options *options;
 	unsigned char *block, *data, *end;
-	struct ps_budget budget;
+	struct ps_budget budget[PS_BUDGET_MAX];
 	unsigned ifindex; /* left by */
+	struct ps_mtu_hint hint;
 };
 
 static void *ps_frame_data(struct ps_frame *frame)
@@ -61,6 +63,49 @@ static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 	return ifindex == frame->options->ifindex ? XDP_TX : XDP_REDIRECT;
 }
 
+static struct ps_fragment_note *find_note(struct ps_trace_memory *memory,
+					  const struct ps_fragment_key *key)
+{
+	for (unsigned i = 0; memory && i < PS_TRACE_NOTES; i++)
+		if (memory->notes[i].seen_ns && memcmp(&memory->keys[i], key, sizeof(*key)) == 0)
+			return &memory->notes[i];
+	return NULL;
+}
+
+static __s32 ps_look_gatherer(struct ps_frame *frame, __u32 group, __u32 hash)
+{
+	return ps_find_gatherer(frame, group, hash);
+}
+
+static __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+			      __u64 now_ns)
+{
+	const struct ps_fragment_note *note = find_note(frame->options->memory, key);
+
+	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
+}
+
+static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 host,
+			     __u64 now_ns)
+{
+	struct ps_trace_memory *memory = frame->options->memory;
+	struct ps_fragment_note *note = find_note(memory, key);
+
+	if (!memory)
+		return;
+	if (!note) {
+		note = &memory->notes[memory->next];
+		memory->keys[memory->next] = *key;
+		memory->next = (memory->next + 1) % PS_TRACE_NOTES;
+	}
+	*note = (struct ps_fragment_note){now_ns, host, 0};
+}
+
+static void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint)
+{
+	frame->hint = *hint;
+}
+
 static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 {
 	return &frame->table->config;
@@ -69,6 +114,11 @@ static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 static const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be)
 {
 	return ps_table_find(frame->table, ip4_be);
+}
+
+static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+{
+	return ps_table_find6(frame->table, ip6);
 }
 
 static const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
@@ -117,14 +167,32 @@ static int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
 	return ps_look_claim(frame, flow);
 }
 
+static __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
+			       const struct ps_flow *flow)
+{
+	const struct ps_table *table = frame->table;
+
+	(void)peer;
+	for (size_t i = 0; i < table->n_services6; i++)
+		if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) &&
+		    ps_is_same6(table->services6[i].address, ours) &&
+		    table->services6[i].port == flow->our_port &&
+		    table->services6[i].protocol == flow->protocol)
+			return PS_REASON_DELIVER_SERVICE;
+	/* Only sockets are asked, and pings have none. */
+	return frame->options->expected && flow->protocol != PS_PROTO_ICMP6 ? PS_REASON_DELIVER
+									    : PS_UNDECIDED;
+}
+
 static __u64 ps_look_clock(struct ps_frame *frame)
 {
 	return frame->options->now_ns;
 }
 
-static int ps_look_budget(struct ps_frame *frame, __u64 now_ns, __u32 per_s)
+static int ps_look_budget(struct ps_frame *frame, enum ps_budget_kind kind, __u64 now_ns,
+			  __u32 per_s)
 {
-	return ps_budget_take(&frame->budget, now_ns, per_s);
+	return ps_budget_take(&frame->budget[kind], now_ns, per_s);
 }
 
 static enum ps_trace_action action_of(int xdp_action)
@@ -169,6 +237,7 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 		.ifindex = work.ifindex,
 		.site = verdict.site,
 		.host = verdict.host,
+		.hint = work.hint,
 		.frame = work.data,
 		.len = (size_t)(work.end - work.data),
 		.block = ps_move(block),
