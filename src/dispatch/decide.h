@@ -76,7 +76,7 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 {
 	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
-	__u32 l2_len = ps_find_ip(data, end, ETH_P_IP);
+	__u32 l2_len = ps_find_ip(data, end);
 	const struct iphdr *ip = (const void *)((const __u8 *)data + l2_len);
 	const struct ps_address *address;
 

@@ -118,7 +118,7 @@ PS_COLD __u32 ps_decide_shared6(struct ps_frame *frame, const struct ps_ip6 *ip,
 PS_COLD __u32 ps_decide_frame6(struct ps_frame *frame, struct ps_verdict *v)
 {
 	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
-	__u32 l2_len = ps_find_ip(data, end, ETH_P_IPV6);
+	__u32 l2_len = ps_find_type(data, end, ETH_P_IPV6);
 	const struct ps_ip6 *ip = (const void *)((const __u8 *)data + l2_len);
 	const struct ps_address *address;
 

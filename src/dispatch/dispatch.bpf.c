@@ -132,8 +132,8 @@ PS_INLINE __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragmen
 	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
 }
 
-PS_INLINE void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
-				__u32 host, __u64 now_ns)
+PS_COLD void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 host,
+			      __u64 now_ns)
 {
 	struct ps_fragment_note note = {now_ns, host, 0};
 
@@ -261,38 +261,62 @@ PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
 	return found;
 }
 
-/* Connected sockets only; a TCP socket in TIME_WAIT counts. */
-PS_INLINE int look_socket6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u8 protocol)
+/* Functions of their own: the stack of all that call each other is limited to 512 bytes. */
+PS_COLD int look_service6(const __be32 *ours, const struct ps_flow *flow)
 {
-	struct bpf_sock *sk = NULL;
+	struct ps_service6_key key = {.port = flow->our_port, .protocol = flow->protocol};
+
+	__builtin_memcpy(key.address, ours, sizeof(key.address));
+	return bpf_map_lookup_elem(&services6, &key) != NULL;
+}
+
+/* A socket in TIME_WAIT counts. */
+PS_COLD int look_tcp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk =
+		bpf_skc_lookup_tcp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
 	int found;
 
-	if (protocol == PS_PROTO_TCP)
-		sk = bpf_skc_lookup_tcp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
-	else if (protocol == PS_PROTO_UDP)
-		sk = bpf_sk_lookup_udp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
-	found = protocol == PS_PROTO_TCP ? sk->state != PS_TCP_LISTEN : sk->dst_port != 0;
+	found = sk->state != PS_TCP_LISTEN;
 	bpf_sk_release(sk);
 	return found;
+}
+
+PS_COLD int look_udp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk =
+		bpf_sk_lookup_udp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->dst_port != 0;
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Connected sockets only. */
+PS_COLD int look_socket6(struct xdp_md *xdp, const __be32 *ours, const __be32 *peer,
+			 const struct ps_flow *flow)
+{
+	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
+
+	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
+	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
+	if (flow->protocol == PS_PROTO_TCP)
+		return look_tcp6(xdp, &tuple);
+	return flow->protocol == PS_PROTO_UDP && look_udp6(xdp, &tuple);
 }
 
 /* The ledger has no IPv6 yet: sockets say what is expected. */
 PS_INLINE __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
 				  const struct ps_flow *flow)
 {
-	struct ps_service6_key key = {.port = flow->our_port, .protocol = flow->protocol};
-	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
-
-	__builtin_memcpy(key.address, ours, sizeof(key.address));
-	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
-	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
-	if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) &&
-	    bpf_map_lookup_elem(&services6, &key))
+	if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) && look_service6(ours, flow))
 		return PS_REASON_DELIVER_SERVICE;
-	return look_socket6(xdp_of(frame), &tuple, flow->protocol) ? PS_REASON_DELIVER
-								   : PS_UNDECIDED;
+	return look_socket6(xdp_of(frame), ours, peer, flow) ? PS_REASON_DELIVER : PS_UNDECIDED;
 }
 
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)

@@ -41,8 +41,8 @@ struct ps_extension {
 
 /* What lies between the IPv6 header and the transport's. */
 struct ps_walk {
-	__u32 off;        /* of the transport header, from the IPv6 header, bytes */
-	__u32 data_off;   /* of what is fragmented */
+	__u16 off;        /* of the transport header, from the IPv6 header, bytes */
+	__u16 data_off;   /* of what is fragmented */
 	__be16 frag_off;  /* offset in 8 bytes << 3, more fragments: 1 */
 	__u8 is_fragment; /* an atomic fragment is none (RFC 6946) */
 	__u8 protocol;
@@ -71,7 +71,7 @@ PS_INLINE __u32 ps_walk6(const struct ps_ip6 *ip, const void *end, __u32 len, st
 		if (next == PS_EXT_FRAGMENT) {
 			ret->frag_off = ext->offset;
 			ret->id = ext->id;
-			ret->data_off = off;
+			ret->data_off = (__u16)off;
 			ret->is_fragment = (ext->offset & ps_be16(0xfff9)) != 0;
 		} else {
 			off += ext->len * 8u;
@@ -80,7 +80,7 @@ PS_INLINE __u32 ps_walk6(const struct ps_ip6 *ip, const void *end, __u32 len, st
 		if (ret->frag_off & ps_be16(0xfff8)) /* what follows is no header */
 			break;
 	}
-	ret->off = off;
+	ret->off = (__u16)off;
 	ret->protocol = (__u8)next;
 	if (off > len)
 		return PS_REASON_DROP_TRUNCATED;
@@ -141,7 +141,7 @@ PS_INLINE __u32 ps_read_embedded6(const struct ps_ip6 *ip, const void *end, __u3
 		return PS_REASON_DROP_EMBEDDED;
 	l4 = (const __u8 *)ip + walk.off;
 	ps_hide(l4);
-	if (room < walk.off + 8 || (const void *)(l4 + 8) > end)
+	if (room < walk.off + 8u || (const void *)(l4 + 8) > end)
 		return PS_REASON_DROP_TRUNCATED;
 	flow->peer = ps_digest6(ip->dst);
 	flow->protocol = walk.protocol;
@@ -160,7 +160,8 @@ PS_INLINE __u32 ps_read_embedded6(const struct ps_ip6 *ip, const void *end, __u3
 PS_INLINE __u32 ps_read_flow6(const struct ps_ip6 *ip, const void *end, const struct ps_walk *walk,
 			      struct ps_flow *flow)
 {
-	const __u8 *l4 = (const __u8 *)ip + walk->off;
+	/* At most 8,232; the verifier does not remember. */
+	const __u8 *l4 = (const __u8 *)ip + (walk->off & 0x3fff);
 	const struct ps_icmp *icmp = (const void *)l4;
 	__u32 len = sizeof(*ip) + ps_be16(ip->payload_len) - walk->off;
 

@@ -101,7 +101,7 @@ PS_INLINE __u32 ps_mix(__u32 v)
 
 /* Offset of the IP header of this Ethernet type behind Ethernet and up to two VLAN tags; 0: none.  The header itself
  * may lie beyond end. */
-PS_INLINE __u32 ps_find_ip(const void *frame, const void *end, __u16 wanted)
+PS_INLINE __u32 ps_find_type(const void *frame, const void *end, __u16 wanted)
 {
 	const struct ethhdr *eth = frame;
 	const struct ps_vlan *vlan = (const void *)(eth + 1);
@@ -122,6 +122,12 @@ PS_INLINE __u32 ps_find_ip(const void *frame, const void *end, __u16 wanted)
 	if (type != ps_be16(ETH_P_8021Q) || (const void *)(vlan + 2) > end)
 		return 0;
 	return vlan[1].type == ps_be16(wanted) ? ETH_HLEN + 2 * sizeof(*vlan) : 0;
+}
+
+/* The IPv4 header. */
+PS_INLINE __u32 ps_find_ip(const void *frame, const void *end)
+{
+	return ps_find_type(frame, end, ETH_P_IP);
 }
 
 /* By its destination MAC; broadcast is one of them. */
