@@ -213,7 +213,7 @@ def test_trace_of_a_capture_agrees_with_what_the_wire_did(lab, file):
     with lab.capture("lhr-r", "s1", "src host 203.0.113.2 and dst net 198.51.100.0/24", snaplen=0) as arrives, \
             lab.capture("lhr-r", "s1", "src host 10.1.1.1 and (udp dst port 6079 or udp dst port 6080)") as leaves:
         children = [hostside.in_class(lab, "lhr2", ["curl", "-s", "-o", "/dev/null", f"http://{WEB}/?{n}"])
-                    for n in range(12)]
+                    for n in range(40)]  # each meets lhr1 first with chance 1/3
         for child in children:
             child.communicate(timeout=10)
             assert child.returncode == 0
