@@ -96,7 +96,7 @@ def test_detach_where_nothing_is_attached_does_nothing_and_leaves_nothing():
 TABLES = {
     ("show", "sites"): ["site", "edge", "hosts"],
     ("show", "hosts"): ["host", "site", "underlay", "mtu", "slices", "plan"],
-    ("show", "pools"): ["pool", "tags", "slice", "unowned", "addresses", "slices", "dealt"],
+    ("show", "pools"): ["pool", "tags", "slice", "unowned", "echo", "addresses", "slices", "dealt"],
     ("show", "classes"): ["class", "cgroup", "mark", "tags"],
     ("show", "addresses"): ["prefix", "site", "pool", "tags"],
     ("show", "slices"): ["address", "first_port", "ports", "claims"],
