@@ -24,6 +24,7 @@ static int add_block(struct ps_table *table, const struct ps_pool *pool,
 			.site = block->site,
 			.shift = pool->shift,
 			.drop = pool->unowned == PS_UNOWNED_DROP,
+			.silent = pool->echo == PS_ECHO_DROP,
 		};
 		int r = ps_table_add_address(table, &address);
 

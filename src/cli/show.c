@@ -117,21 +117,21 @@ static json_t *pool_row(const struct ps_plan *plan, size_t index)
 	for (size_t i = 0; i < plan->n_grants; i++)
 		dealt += plan->grants[i].pool == index;
 	n_slices = n_addresses * (ps_slice_count(pool->shift) - ps_slice_first(pool->shift));
-	return json_pack("{s:s, s:o, s:o, s:s, s:I, s:I, s:I}", "pool", pool->name, "tags",
+	return json_pack("{s:s, s:o, s:o, s:s, s:s, s:I, s:I, s:I}", "pool", pool->name, "tags",
 			 tags_text(&pool->tags), "slice",
 			 pool->shift == PS_SHIFT_WHOLE ? json_string("whole")
 						       : json_integer(1 << pool->shift),
-			 "unowned", pool->unowned == PS_UNOWNED_DROP ? "drop" : "reject",
-			 "addresses", (json_int_t)n_addresses, "slices", (json_int_t)n_slices,
-			 "dealt", dealt);
+			 "unowned", pool->unowned == PS_UNOWNED_DROP ? "drop" : "reject", "echo",
+			 pool->echo == PS_ECHO_DROP ? "drop" : "answer", "addresses",
+			 (json_int_t)n_addresses, "slices", (json_int_t)n_slices, "dealt", dealt);
 }
 
 static int show_pools(const struct ps_cli *cli, int argc, char **argv)
 {
-	static const struct ps_column columns[] = {
-		{"pool", "POOL"},       {"tags", "TAGS"},           {"slice", "SLICE"},
-		{"unowned", "UNOWNED"}, {"addresses", "ADDRESSES"}, {"slices", "SLICES"},
-		{"dealt", "DEALT"}};
+	static const struct ps_column columns[] = {{"pool", "POOL"},     {"tags", "TAGS"},
+						   {"slice", "SLICE"},   {"unowned", "UNOWNED"},
+						   {"echo", "ECHO"},     {"addresses", "ADDRESSES"},
+						   {"slices", "SLICES"}, {"dealt", "DEALT"}};
 	ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
 	json_t *rows = json_array();
 	int r = plan_for(cli, argc, argv, &plan);

@@ -45,7 +45,8 @@ enum {
 	X(DROP_FRAGMENT, "drop_fragment", "fragment of a packet to a shared address")              \
 	X(DROP_PROTOCOL, "drop_protocol", "protocol without ports")                                \
 	X(DROP_ICMP_TYPE, "drop_icmp_type", "ICMP type that has no owner")                         \
-	X(DROP_ECHO_REQUEST, "drop_echo_request", "ping to a shared address")                      \
+	X(DROP_ECHO_REQUEST, "drop_echo_request",                                                  \
+	  "ping that the pool or its form leaves unanswered")                                      \
 	X(DROP_TRUNCATED, "drop_truncated", "packet ends before its headers say")                  \
 	X(DROP_HEADER, "drop_header", "malformed IPv4 or TCP header")                              \
 	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
@@ -53,15 +54,18 @@ enum {
 	X(DROP_TOO_BIG, "drop_too_big", "does not fit the underlay once encapsulated")             \
 	X(DROP_NO_HOP, "drop_no_hop", "next hop of the owner is not resolved")                     \
 	X(DROP_ROOM, "drop_room", "no head room to encapsulate")                                   \
-	X(DROP_EMBEDDED, "drop_embedded", "ICMP error about a packet that we cannot have sent")
+	X(DROP_EMBEDDED, "drop_embedded", "ICMP error about a packet that we cannot have sent")    \
+	X(ECHO_REPLY, "echo_reply", "ping to a shared address: answered")                          \
+	X(DROP_ANSWER_LIMIT, "drop_answer_limit", "ping or too big: over the rate of answers")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
 #undef PS_DISPATCH_REASON_ENUM
 
 enum ps_dispatch_flags {
-	PS_ADDRESS_DROP = 1,  /* pool says `unowned: drop` */
-	PS_ADDRESS_WHOLE = 2, /* slice: whole; ports below 1,024 are nobody's */
+	PS_ADDRESS_DROP = 1,   /* pool says `unowned: drop` */
+	PS_ADDRESS_WHOLE = 2,  /* slice: whole; ports below 1,024 are nobody's */
+	PS_ADDRESS_SILENT = 4, /* pool says `echo: drop` */
 };
 
 /* Element of map `addresses`: one shared address. */
@@ -109,13 +113,16 @@ struct ps_dispatch_config {
 	__be32 edge;           /* own site's */
 	struct ps_hop gateway; /* by the default route: for answers to decapsulated packets */
 	__u64 fresh_until_ns;  /* CLOCK_BOOTTIME; rejects are made only before it */
-	__u32 reject_per_s;    /* budget of all rejects together, per CPU */
+	__u32 reject_per_s;    /* of each budget, per CPU */
 	__u8 site;             /* own */
 	__u8 pad[3];
 };
 _Static_assert(sizeof(struct ps_dispatch_config) == 40, "map value layout is ABI");
 
-/* Element of per-CPU map `budget`: when the answers given so far are paid for. */
+/* What is limited apart, so that pings cannot use up rejects: elements of per-CPU map `budget`. */
+enum ps_budget_kind { PS_BUDGET_REJECT, PS_BUDGET_ECHO, PS_BUDGET_MAX };
+
+/* When the answers given so far are paid for. */
 struct ps_budget {
 	__u64 paid_ns; /* CLOCK_BOOTTIME */
 };

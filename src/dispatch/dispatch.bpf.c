@@ -59,7 +59,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, PS_BUDGET_MAX);
 	__type(key, __u32);
 	__type(value, struct ps_budget);
 } budget SEC(".maps");
@@ -182,10 +182,11 @@ PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)
 	return bpf_ktime_get_boot_ns();
 }
 
-PS_INLINE int ps_look_budget(struct ps_frame *frame, __u64 now_ns, __u32 per_s)
+PS_INLINE int ps_look_budget(struct ps_frame *frame, enum ps_budget_kind kind, __u64 now_ns,
+			     __u32 per_s)
 {
-	__u32 zero = 0;
-	struct ps_budget *mine = bpf_map_lookup_elem(&budget, &zero);
+	__u32 key = kind;
+	struct ps_budget *mine = bpf_map_lookup_elem(&budget, &key);
 
 	return mine && ps_budget_take(mine, now_ns, per_s);
 }

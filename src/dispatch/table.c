@@ -220,6 +220,7 @@ static bool shift_is_valid(unsigned shift)
 int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address)
 {
 	unsigned flags = (address->drop ? PS_ADDRESS_DROP : 0) |
+			 (address->silent ? PS_ADDRESS_SILENT : 0) |
 			 (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
 	struct ps_address *element;
 	size_t row = table->n_owners, n_slices;

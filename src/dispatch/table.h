@@ -45,6 +45,7 @@ struct ps_table_address {
 	unsigned site;
 	unsigned shift; /* PS_SHIFT_WHOLE for a whole address */
 	bool drop;      /* pool policy for unowned ports */
+	bool silent;    /* and for pings */
 };
 
 /* -EINVAL: host or site beyond PS_HOSTS_MAX or PS_SITES_MAX; so say the others too. */

@@ -22,7 +22,7 @@ struct ps_frame {
 	const struct ps_table *table;
 	const struct ps_trace_options *options;
 	unsigned char *block, *data, *end;
-	struct ps_budget budget;
+	struct ps_budget budget[PS_BUDGET_MAX];
 	unsigned ifindex; /* left by */
 };
 
@@ -122,9 +122,10 @@ static __u64 ps_look_clock(struct ps_frame *frame)
 	return frame->options->now_ns;
 }
 
-static int ps_look_budget(struct ps_frame *frame, __u64 now_ns, __u32 per_s)
+static int ps_look_budget(struct ps_frame *frame, enum ps_budget_kind kind, __u64 now_ns,
+			  __u32 per_s)
 {
-	return ps_budget_take(&frame->budget, now_ns, per_s);
+	return ps_budget_take(&frame->budget[kind], now_ns, per_s);
 }
 
 static enum ps_trace_action action_of(int xdp_action)

@@ -45,6 +45,7 @@ static void read_pool(struct ps_check *c, const struct draft_pool *draft, unsign
 
 	p->shift = draft->shift.set ? (unsigned)draft->shift.value : PS_SHIFT_DEFAULT;
 	p->unowned = draft->unowned.set ? (enum ps_unowned)draft->unowned.value : PS_UNOWNED_REJECT;
+	p->echo = draft->echo.set ? (enum ps_echo)draft->echo.value : PS_ECHO_ANSWER;
 	ps_check_tags(c, &draft->tags, &p->tags);
 	p->blocks = ps_walk_alloc(c->w, draft->blocks.n, sizeof(*p->blocks));
 	for (size_t i = 0; p->blocks && i < draft->blocks.n; i++)

@@ -40,7 +40,7 @@ struct draft_block {
 struct draft_pool {
 	struct ps_text_at name;
 	struct ps_list tags; /* struct draft_tag */
-	struct ps_number_at shift, unowned;
+	struct ps_number_at shift, unowned, echo;
 	struct ps_list blocks; /* struct draft_block */
 };
 

@@ -100,9 +100,10 @@ static json_t *pool_json(const struct ps_plan *plan, unsigned i)
 	json_t *slice = pool->shift == PS_SHIFT_WHOLE ? json_string("whole")
 						      : json_integer(1 << pool->shift);
 
-	return json_pack("{s:s, s:o, s:o, s:s, s:o}", "name", pool->name, "tags",
+	return json_pack("{s:s, s:o, s:o, s:s, s:s, s:o}", "name", pool->name, "tags",
 			 tags_json(&pool->tags), "slice", slice, "unowned",
-			 pool->unowned == PS_UNOWNED_DROP ? "drop" : "reject", "addresses",
+			 pool->unowned == PS_UNOWNED_DROP ? "drop" : "reject", "echo",
+			 pool->echo == PS_ECHO_DROP ? "drop" : "answer", "addresses",
 			 blocks_json(plan, pool));
 }
 

@@ -31,6 +31,12 @@ static const struct ps_word unowned_words[] = {
 	{NULL, 0},
 };
 
+static const struct ps_word echo_words[] = {
+	{"answer", PS_ECHO_ANSWER},
+	{"drop", PS_ECHO_DROP},
+	{NULL, 0},
+};
+
 static const struct ps_word protocol_words[] = {
 	{"tcp", IPPROTO_TCP},
 	{"udp", IPPROTO_UDP},
@@ -72,6 +78,7 @@ static const struct ps_field pool_fields[] = {
 	FIELD(struct draft_pool, tags, ps_read_pairs, .max = PS_PLAN_TAGS_MAX),
 	{.key = "slice", .read = read_shift, .offset = offsetof(struct draft_pool, shift)},
 	FIELD(struct draft_pool, unowned, ps_read_word, .of = unowned_words),
+	FIELD(struct draft_pool, echo, ps_read_word, .of = echo_words),
 	{.key = "addresses",
 	 .read = ps_read_items,
 	 .offset = offsetof(struct draft_pool, blocks),

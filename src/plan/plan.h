@@ -63,6 +63,8 @@ struct ps_host {
 };
 
 enum ps_unowned { PS_UNOWNED_REJECT, PS_UNOWNED_DROP };
+/* What a ping to a shared address gets. */
+enum ps_echo { PS_ECHO_ANSWER, PS_ECHO_DROP };
 
 /* Addresses of a pool that are at one site. */
 struct ps_block {
@@ -76,6 +78,7 @@ struct ps_pool {
 	struct ps_tags tags;
 	unsigned shift; /* ports per slice = 1 << shift; PS_SHIFT_WHOLE for `slice: whole` */
 	enum ps_unowned unowned;
+	enum ps_echo echo;
 	struct ps_block *blocks;
 	size_t n_blocks;
 };

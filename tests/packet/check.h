@@ -93,6 +93,20 @@ static inline void check_unreachable(const struct row *row, const unsigned char 
 	assert_memory_equal(ip + 28, asked, quote);
 }
 
+static inline void check_echo(const struct row *row, const unsigned char *in, struct layout at,
+			      const unsigned char *out, size_t len)
+{
+	size_t l2 = check_way_back(row, in, out);
+	const unsigned char *ip = out + l2, *asked = in + at.ip;
+
+	assert_int_equal(len, l2 + at.ip_len);
+	check_head(out, l2, ICMP, get32(asked + 16), get32(asked + 12));
+	assert_int_equal(get16(ip + 2), at.ip_len);
+	assert_int_equal(get16(ip + 20), 0);
+	assert_int_equal(checksum(ip + 20, at.ip_len - 20, 0), 0);
+	assert_memory_equal(ip + 24, asked + 24, at.ip_len - 24);
+}
+
 static inline void check_delivered(const struct row *row, const unsigned char *in, struct layout at,
 				   const unsigned char *out, size_t len)
 {
@@ -121,6 +135,9 @@ static inline void check_output(const struct row *row, const unsigned char *in, 
 		break;
 	case PS_REASON_REJECT_ICMP:
 		check_unreachable(row, in, at, out, len);
+		break;
+	case PS_REASON_ECHO_REPLY:
+		check_echo(row, in, at, out, len);
 		break;
 	case PS_REASON_DELIVER:
 	case PS_REASON_DELIVER_SERVICE:

@@ -38,11 +38,13 @@ struct packet {
 	unsigned dport;             /* and ICMP identifier */
 	unsigned flags;             /* TCP; preset: ACK */
 	unsigned doff;              /* TCP; preset: 5 */
-	unsigned icmp;              /* type */
+	unsigned icmp, icmp_code;   /* type and code */
 	unsigned embedded;          /* protocol of the packet in an ICMP error */
 	uint32_t embedded_src;      /* preset: dst */
 	unsigned embedded_icmp;     /* type; preset: echo */
 	unsigned embedded_frag;     /* flags and offset */
+	unsigned embedded_options;  /* IP, bytes, a multiple of 4 */
+	unsigned embedded_cut;      /* bytes missing at the end of its quote */
 	unsigned embedded_version;  /* preset: 4 */
 	unsigned payload;           /* bytes behind the headers */
 	unsigned options;           /* IP, bytes, a multiple of 4 */
@@ -147,10 +149,11 @@ static inline size_t put_udp(unsigned char *at, unsigned sport, unsigned dport, 
 /* The packet that an ICMP error is about: ours, to the peer. */
 static inline size_t put_embedded(unsigned char *at, const struct packet *p)
 {
-	size_t n = put_ip(at, 0, 20 + 8 + 100, p->embedded_frag, p->embedded,
+	size_t n = put_ip(at, p->embedded_options, 20 + 8 + 100, p->embedded_frag, p->embedded,
 			  or_else(p->embedded_src, or_else(p->dst, A)), PEER);
 
-	at[0] = (unsigned char)((or_else(p->embedded_version, 4) << 4) | 5);
+	at[0] = (unsigned char)((or_else(p->embedded_version, 4) << 4) |
+				(5 + p->embedded_options / 4));
 	memset(at + n, 0, 8);
 	if (p->embedded == ICMP) {
 		at[n] = (unsigned char)or_else(p->embedded_icmp, 8);
@@ -159,13 +162,14 @@ static inline size_t put_embedded(unsigned char *at, const struct packet *p)
 		put16(at + n, p->dport);
 		put16(at + n + 2, or_else(p->sport, 443));
 	}
-	return n + 8;
+	return n + 8 - p->embedded_cut;
 }
 
 static inline size_t put_icmp(unsigned char *at, const struct packet *p)
 {
 	memset(at, 0, 8);
 	at[0] = (unsigned char)p->icmp;
+	at[1] = (unsigned char)p->icmp_code;
 	if (p->embedded)
 		return 8 + put_embedded(at + 8, p);
 	put16(at + 4, p->dport);

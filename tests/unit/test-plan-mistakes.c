@@ -54,6 +54,7 @@ static const struct row rows[] = {
 	{"a slice size too small", PLAN_HEAD "pools:\n  gb: { slice: 64, addresses: [ { address: 198.51.100.1, site: LHR } ] }\n", 1, 10, 16, "`slice` is \"64\": it must be one of 128, 256, 512, 1024, 2048, 4096, 8192, 16384, whole"},
 	{"a slice size too large", PLAN_HEAD "pools:\n  gb: { slice: 32768, addresses: [ { address: 198.51.100.1, site: LHR } ] }\n", 1, 10, 16, "`slice` is \"32768\": it must be one of 128, 256, 512, 1024, 2048, 4096, 8192, 16384, whole"},
 	{"an unknown policy", PLAN_HEAD "pools:\n  gb: { unowned: refuse, addresses: [ { address: 198.51.100.1, site: LHR } ] }\n", 1, 10, 18, "`unowned` is \"refuse\": it must be one of reject, drop"},
+	{"an unknown answer to pings", PLAN_HEAD "pools:\n  gb: { echo: reply, addresses: [ { address: 198.51.100.1, site: LHR } ] }\n", 1, 10, 15, "`echo` is \"reply\": it must be one of answer, drop"},
 	{"an unknown site of a host", PLAN_HEAD "  lhr3: { site: LHX, underlay: 10.1.3.1, uplinks: [eth0] }\n" PLAN_POOLS, 1, 9, 17, "unknown site \"LHX\": did you mean \"LHR\"?"},
 	{"an unknown site of addresses", PLAN_HEAD "pools:\n  gb: { addresses: [ { address: 198.51.100.1, site: Frankfurt } ] }\n", 1, 10, 53, "unknown site \"Frankfurt\": name one of the plan's sites"},
 	{"an unknown host of a service", PLAN_TEXT "services:\n  - { name: a, address: 198.51.100.1, port: 2443, protocol: tcp, host: lhr9 }\n", 1, 17, 72, "unknown host \"lhr9\": did you mean \"lhr1\"?"},

@@ -31,6 +31,7 @@ static void a_plan_reads_as_it_is_written(void **state)
 	assert_string_equal(plan->hosts[2].uplinks[0], "eth0");
 	assert_int_equal(plan->pools[0].shift, PS_SHIFT_DEFAULT);
 	assert_int_equal(plan->pools[0].unowned, PS_UNOWNED_REJECT);
+	assert_int_equal(plan->pools[0].echo, PS_ECHO_ANSWER);
 	assert_int_equal(plan->pools[1].shift, PS_SHIFT_WHOLE);
 	assert_null(plan->classes[0].cgroup);
 	assert_int_equal(plan->classes[1].mark, 0x1f);
@@ -67,14 +68,16 @@ static void every_slice_size_of_the_design_is_accepted(void **state)
 		ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
 		ps_auto_mem char *text = NULL;
 
-		assert_true(asprintf(&text,
-				     PLAN_HEAD
-				     "pools:\n  a: { slice: %s, unowned: drop, addresses: "
-				     "[ { prefix: 192.0.2.0/24, site: LHR } ] }\n",
-				     sizes[i].text) > 0);
+		assert_true(
+			asprintf(&text,
+				 PLAN_HEAD
+				 "pools:\n  a: { slice: %s, unowned: drop, echo: drop, addresses: "
+				 "[ { prefix: 192.0.2.0/24, site: LHR } ] }\n",
+				 sizes[i].text) > 0);
 		plan = plan_from(text);
 		assert_int_equal(plan->pools[0].shift, sizes[i].shift);
 		assert_int_equal(plan->pools[0].unowned, PS_UNOWNED_DROP);
+		assert_int_equal(plan->pools[0].echo, PS_ECHO_DROP);
 	}
 }
 

@@ -22,7 +22,7 @@ static struct ps_table *new_table(void)
 
 static int add(struct ps_table *table, uint32_t ip4, unsigned site, unsigned shift)
 {
-	const struct ps_table_address address = {htonl(ip4), site, shift, false};
+	const struct ps_table_address address = {htonl(ip4), site, shift, false, false};
 
 	return ps_table_add_address(table, &address);
 }

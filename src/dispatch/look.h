@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * Where frame and tables are: the functions that whoever includes decide.h must define, and the
+ * verdict on a packet.
+ */
+#ifndef PS_DISPATCH_LOOK_H
+#define PS_DISPATCH_LOOK_H
+
+#include <linux/bpf.h>
+
+#include "dispatch/steer.h"
+
+struct ps_frame;
+
+static void *ps_frame_data(struct ps_frame *frame);
+static void *ps_frame_end(struct ps_frame *frame);
+/* Moves the start by delta bytes (negative: room before the frame), 0 or not. */
+static int ps_frame_move(struct ps_frame *frame, int delta);
+/* Cuts the frame to len bytes, 0 or not. */
+static int ps_frame_cut(struct ps_frame *frame, __u32 len);
+/* XDP_TX or XDP_REDIRECT. */
+static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex);
+
+static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame);
+static const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be);
+static const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row);
+static const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group);
+static const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host);
+static const struct ps_peer *ps_look_edge(struct ps_frame *frame, __u32 site);
+static int ps_look_source(struct ps_frame *frame, __be32 ip4_be);
+static int ps_look_service(struct ps_frame *frame, const struct ps_service_key *key);
+/* True when the flow is in the ledger, or is that of a TCP socket that does not listen. */
+static int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow);
+static int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow);
+static __u64 ps_look_clock(struct ps_frame *frame);
+/* Takes one answer of this kind from the budget. */
+static int ps_look_budget(struct ps_frame *frame, enum ps_budget_kind kind, __u64 now_ns,
+			  __u32 per_s);
+
+struct ps_verdict {
+	__u32 reason;     /* enum ps_dispatch_reason */
+	__u32 l2_len;     /* of the frame as it came: Ethernet header and VLAN tags, bytes */
+	__u32 ip_off;     /* of the packet to a shared address, bytes from the start of the frame */
+	__u32 ip_len;     /* its total length */
+	__u32 came;       /* UDP port by which it came encapsulated, 0: from the wire */
+	__u32 goes;       /* UDP port to encapsulate it to */
+	__s32 site, host; /* of its owner as far as known, -1: not */
+	const struct ps_peer *peer; /* to encapsulate to */
+	struct ps_hop hop;          /* to leave by */
+	struct ps_flow flow;
+	struct ps_reset reset;
+	__u32 quote_len;
+};
+
+#endif
