@@ -86,7 +86,8 @@ static int set_hops(struct ps_dispatch *dispatch, unsigned ifindex)
 	return r;
 }
 
-/* Lets the measured programs work on every map of the product; sections of constants stay theirs. */
+/* Lets the measured programs work on every map of the product; of the sections only .bss, which
+ * holds tables too. */
 static int share_maps(struct bench_bpf *skel, const struct ps_dispatch *dispatch)
 {
 	struct bpf_map *theirs, *ours;
@@ -103,7 +104,7 @@ static int share_maps(struct bench_bpf *skel, const struct ps_dispatch *dispatch
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return bpf_map__reuse_fd(skel->maps.bss, bpf_map__fd(dispatch->skel->maps.bss));
 }
 
 static int open_programs(struct world *world)

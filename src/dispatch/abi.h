@@ -3,7 +3,7 @@
  * What the dispatcher's kernel half and user half share: map layouts, reasons, wire constants.
  *
  *   index16[dst >> 16] --> block[dst >> 8 & 255] --> address[dst & 255] --> owners[row + slice / 32]
- *      8 bytes, 0: none     __u32, 0: none            8 bytes                one byte a slice
+ *      __u32, 0: none       __u32, 0: none            8 bytes                one byte a slice
  *
  * The index alone decides that a packet is not ours.  One byte names the owner, so a change of
  * owner is one atomic store.  All multi-byte fields are in host order unless the type is __be.

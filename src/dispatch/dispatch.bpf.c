@@ -20,6 +20,10 @@ enum { PS_TCP_LISTEN = 10 }; /* include/net/tcp_states.h */
 /* Count, but pass every packet untouched. */
 const volatile bool observe = false;
 
+/* Global variables (map `bss`) are read without a look-up, so all that every packet reads is here. */
+__u32 index16[65536];
+struct ps_dispatch_config config;
+
 #define PS_ARRAY(name, type_)                      \
 	struct {                                   \
 		__uint(type, BPF_MAP_TYPE_ARRAY);  \
@@ -29,14 +33,12 @@ const volatile bool observe = false;
 		__type(value, type_);              \
 	} name SEC(".maps")
 
-PS_ARRAY(index16, __u64);
 PS_ARRAY(blocks, __u32);
 PS_ARRAY(addresses, struct ps_address);
 PS_ARRAY(owners, struct ps_owners);
 PS_ARRAY(groups, struct ps_group);
 PS_ARRAY(hosts, struct ps_peer);
 PS_ARRAY(edges, struct ps_peer);
-PS_ARRAY(config, struct ps_dispatch_config);
 
 #define PS_HASH(name, key_, value_)              \
 	struct {                                 \
@@ -100,21 +102,18 @@ PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 
 PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&config, &zero);
+	return &config;
 }
 
 PS_INLINE const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be)
 {
-	__u32 ip4 = ps_be32(ip4_be), key = ip4 >> 16;
+	__u32 ip4 = ps_be32(ip4_be), block = index16[ip4 >> 16],
+	      key = block << 8 | (ip4 >> 8 & 255);
 	const struct ps_address *address;
-	const __u64 *block = bpf_map_lookup_elem(&index16, &key);
 	const __u32 *element;
 
-	if (!block || !*block)
+	if (!block)
 		return NULL;
-	key = (__u32)*block << 8 | (ip4 >> 8 & 255);
 	element = bpf_map_lookup_elem(&blocks, &key);
 	if (!element || !*element)
 		return NULL;

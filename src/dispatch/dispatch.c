@@ -253,7 +253,7 @@ int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const 
 
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop)
 {
-	struct ps_dispatch_config *config = dispatch->config.at;
+	struct ps_dispatch_config *config = &dispatch->skel->bss->config;
 
 	publish(&config->gateway, hop);
 	return 0;
@@ -261,7 +261,7 @@ int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *h
 
 int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns)
 {
-	struct ps_dispatch_config *config = dispatch->config.at;
+	struct ps_dispatch_config *config = &dispatch->skel->bss->config;
 
 	__atomic_store_n(&config->fresh_until_ns, (__u64)until_ns, __ATOMIC_SEQ_CST);
 	return 0;

@@ -67,7 +67,6 @@ void ps_dispatch_free(struct ps_dispatch **dispatch)
 		return;
 	view_clear(&d->hosts);
 	view_clear(&d->edges);
-	view_clear(&d->config);
 	ps_dispatch_bpf__destroy(d->skel);
 	free(d->pin_dir);
 	free(d);
@@ -113,20 +112,18 @@ struct array {
 	size_t n;
 };
 
-enum { N_ARRAYS = 8 };
+enum { N_ARRAYS = 6 };
 
 static void list_arrays(const struct ps_dispatch_bpf *skel, const struct ps_table *table,
 			struct array ret[N_ARRAYS])
 {
 	const struct array arrays[N_ARRAYS] = {
-		{skel->maps.index16, table->index, PS_N_ELEMENTS(table->index)},
 		{skel->maps.blocks, table->blocks, table->n_blocks * 256},
 		{skel->maps.addresses, table->addresses, table->n_address_blocks * 256},
 		{skel->maps.owners, table->owners, table->n_owners},
 		{skel->maps.groups, table->groups, table->n_groups},
 		{skel->maps.hosts, table->hosts, table->n_hosts},
 		{skel->maps.edges, table->edges, table->n_edges},
-		{skel->maps.config, &table->config, 1},
 	};
 
 	memcpy(ret, arrays, sizeof(arrays));
@@ -153,6 +150,8 @@ static int fill_all(const struct ps_dispatch_bpf *skel, const struct ps_table *t
 	struct array arrays[N_ARRAYS];
 	int r = 0;
 
+	memcpy(skel->bss->index16, table->index, sizeof(table->index));
+	skel->bss->config = table->config;
 	list_arrays(skel, table, arrays);
 	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
 		r = fill(arrays[i].map, arrays[i].values, arrays[i].n);
@@ -271,8 +270,6 @@ static int open_views(struct ps_dispatch *d, const struct ps_table *table)
 
 	if (r >= 0)
 		r = view_open(d->skel->maps.edges, &d->edges);
-	if (r >= 0)
-		r = view_open(d->skel->maps.config, &d->config);
 	d->n_hosts = table->n_hosts;
 	d->n_edges = table->n_edges;
 	return r;

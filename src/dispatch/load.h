@@ -16,7 +16,7 @@ struct ps_dispatch {
 	struct ps_dispatch_bpf *skel;
 	char *pin_dir;
 	size_t n_hosts, n_edges;
-	struct ps_view hosts, edges, config; /* written while the program runs */
+	struct ps_view hosts, edges; /* written while the program runs */
 };
 
 /* PIN_DIR/PREFIXname; NULL without memory. */

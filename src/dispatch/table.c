@@ -151,7 +151,7 @@ int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_b
 static struct ps_address *element_of(const struct ps_table *table, uint32_t ip4_be)
 {
 	uint32_t ip4 = ps_be32(ip4_be);
-	size_t block = (size_t)table->index[ip4 >> 16];
+	size_t block = table->index[ip4 >> 16];
 	size_t address_block = table->blocks[block * PS_BLOCK + (ip4 >> 8 & 255)];
 
 	/* Blocks 0 hold zeros only. */
@@ -177,7 +177,7 @@ bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
 static int make_element(struct ps_table *table, uint32_t ip4_be, struct ps_address **ret)
 {
 	uint32_t ip4 = ps_be32(ip4_be);
-	__u64 *block = &table->index[ip4 >> 16];
+	__u32 *block = &table->index[ip4 >> 16];
 	__u32 *address_block;
 	int r;
 
@@ -185,7 +185,7 @@ static int make_element(struct ps_table *table, uint32_t ip4_be, struct ps_addre
 		r = grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
 		if (r < 0)
 			return r;
-		*block = table->n_blocks - 1;
+		*block = (__u32)table->n_blocks - 1;
 	}
 	address_block = &table->blocks[*block * PS_BLOCK + (ip4 >> 8 & 255)];
 	if (!*address_block) {

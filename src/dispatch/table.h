@@ -21,7 +21,7 @@ struct ps_table_self {
 /* All arrays have element 0 reserved as "none" where abi.h says so; n_ counts elements. */
 struct ps_table {
 	struct ps_dispatch_config config;
-	__u64 index[65536]; /* by dst >> 16: block number, 0: none */
+	__u32 index[65536]; /* by dst >> 16: block number, 0: none */
 	__u32 *blocks;      /* n_blocks * 256: number of an address block, 0: none */
 	size_t n_blocks;
 	struct ps_address *addresses; /* n_address_blocks * 256; bits 0: not shared */
