@@ -2,8 +2,13 @@
 /*
  * What the dispatcher's kernel half and user half share: map layouts, reasons, wire constants.
  *
- *   index16[dst >> 16] --> block[dst >> 8 & 255] --> address[dst & 255] --> owners[row + slice / 32]
- *      __u32, 0: none       __u32, 0: none            8 bytes                one byte a slice
+ *   index16[dst >> 16] --> block[dst >> 8 & 255] -----------------------> owners[row + slice / 32]
+ *      __u32, 0: none       8 bytes, bits 0: none   \                    /   one byte a slice
+ *                                                    address[dst & 255]
+ *                                                       8 bytes
+ *
+ * A /24 whose addresses are all shared alike is told by its block alone, and their rows follow one
+ * another; else the block says where the /24's addresses are.
  *
  * The index alone decides that a packet is not ours.  One byte names the owner, so a change of
  * owner is one atomic store.  All multi-byte fields are in host order unless the type is __be.
@@ -68,7 +73,10 @@ enum ps_dispatch_flags {
 	PS_ADDRESS_SILENT = 4, /* pool says `echo: drop` */
 };
 
-/* Element of map `addresses`: one shared address. */
+/* ps_address.bits of a block whose addresses differ: row is the number of their 256 elements. */
+enum { PS_BLOCK_MIXED = 31 };
+
+/* Element of map `addresses`: one shared address; of map `blocks`: the first of 256 alike. */
 struct ps_address {
 	__u32 row;   /* first element in `owners` */
 	__u16 group; /* element of `groups`; at another site: not used */

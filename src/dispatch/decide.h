@@ -205,8 +205,8 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 				struct ps_verdict *v)
 {
 	const struct ps_dispatch_config *config = ps_look_config(frame);
-	const struct ps_address *address;
 	const struct iphdr *inner;
+	struct ps_address address;
 	__u32 outer_len, reason;
 
 	if (!config)
@@ -219,11 +219,10 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 	inner = (const void *)((const __u8 *)ip + outer_len);
 	if ((const void *)(inner + 1) > end)
 		return PS_REASON_DROP_INNER;
-	address = ps_look_address(frame, inner->daddr);
-	if (!address || !ps_inner_fits(ip, inner))
+	if (!ps_look_address(frame, inner->daddr, &address) || !ps_inner_fits(ip, inner))
 		return PS_REASON_DROP_INNER;
 	v->ip_off = v->l2_len + outer_len;
-	reason = ps_decide_shared(frame, inner, end, address, v);
+	reason = ps_decide_shared(frame, inner, end, &address, v);
 	if (reason == PS_REASON_DROP_HEADER || reason == PS_REASON_DROP_TRUNCATED)
 		return PS_REASON_DROP_INNER;
 	return reason;
@@ -235,7 +234,7 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
 	__u32 l2_len = ps_find_ip(data, end);
 	const struct iphdr *ip = (const void *)((const __u8 *)data + l2_len);
-	const struct ps_address *address;
+	struct ps_address address;
 
 	v->reason = PS_REASON_NOT_OURS; /* zeroing all of *v would cost 2 ns a packet */
 	v->site = v->host = -1;
@@ -244,8 +243,8 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 	v->l2_len = v->ip_off = l2_len;
 	v->came = 0;
 	v->flow = (struct ps_flow){0};
-	address = ps_look_address(frame, ip->daddr);
-	v->reason = address ? ps_decide_shared(frame, ip, end, address, v)
+	v->reason = ps_look_address(frame, ip->daddr, &address)
+			    ? ps_decide_shared(frame, ip, end, &address, v)
 			    : ps_decide_outer(frame, ip, end, v);
 }
 

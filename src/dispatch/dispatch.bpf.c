@@ -33,7 +33,7 @@ struct ps_dispatch_config config;
 		__type(value, type_);              \
 	} name SEC(".maps")
 
-PS_ARRAY(blocks, __u32);
+PS_ARRAY(blocks, struct ps_address);
 PS_ARRAY(addresses, struct ps_address);
 PS_ARRAY(owners, struct ps_owners);
 PS_ARRAY(groups, struct ps_group);
@@ -105,21 +105,27 @@ PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame
 	return &config;
 }
 
-PS_INLINE const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be)
+PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
 {
-	__u32 ip4 = ps_be32(ip4_be), block = index16[ip4 >> 16],
-	      key = block << 8 | (ip4 >> 8 & 255);
-	const struct ps_address *address;
-	const __u32 *element;
+	__u32 ip4 = ps_be32(ip4_be), number = index16[ip4 >> 16],
+	      key = number << 8 | (ip4 >> 8 & 255);
+	const struct ps_address *block, *address;
 
-	if (!block)
-		return NULL;
-	element = bpf_map_lookup_elem(&blocks, &key);
-	if (!element || !*element)
-		return NULL;
-	key = *element << 8 | (ip4 & 255);
+	if (!number)
+		return 0;
+	block = bpf_map_lookup_elem(&blocks, &key);
+	if (!block || !block->bits)
+		return 0;
+	if (block->bits != PS_BLOCK_MIXED) {
+		*ret = ps_address_in(block, ip4);
+		return 1;
+	}
+	key = block->row << 8 | (ip4 & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
-	return address && address->bits ? address : NULL;
+	if (!address || !address->bits)
+		return 0;
+	*ret = *address;
+	return 1;
 }
 
 PS_INLINE const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)

@@ -7,8 +7,8 @@
  * them directly.  abi.h draws the walk from an address to the byte that names a slice's owner.
  *
  * Rows are laid out in the order in which addresses are added, each as long as its slices need
- * (32 owners in one element, so a /24 of default slices is 8 KiB), and blocks are shared by the
- * addresses of a /24.  A byte names one of 254 hosts, so hosts form groups, one for each site:
+ * (32 owners in one element, so a /24 of default slices is 8 KiB).  A /24 has 256 elements of its
+ * own only until it turns out that one says it all, which spares random packets a cache miss.  A byte names one of 254 hosts, so hosts form groups, one for each site:
  * slots are handed out as owners appear, which keeps a group as small as the site.
  *
  * Everything that the kernel would otherwise compute for each packet is computed here: the sum of
@@ -147,22 +147,31 @@ int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_b
 	return 0;
 }
 
-/* The element for the address, or NULL: its block is not there. */
-static struct ps_address *element_of(const struct ps_table *table, uint32_t ip4_be)
+/* The element for the /24 of the address. */
+static struct ps_address *block_of(const struct ps_table *table, uint32_t ip4)
 {
-	uint32_t ip4 = ps_be32(ip4_be);
-	size_t block = table->index[ip4 >> 16];
-	size_t address_block = table->blocks[block * PS_BLOCK + (ip4 >> 8 & 255)];
-
-	/* Blocks 0 hold zeros only. */
-	return address_block ? &table->addresses[address_block * PS_BLOCK + (ip4 & 255)] : NULL;
+	return &table->blocks[(size_t)table->index[ip4 >> 16] * PS_BLOCK + (ip4 >> 8 & 255)];
 }
 
-const struct ps_address *ps_table_find(const struct ps_table *table, uint32_t ip4_be)
+/* The first of the /24's own elements, which a mixed block has. */
+static struct ps_address *elements_of(const struct ps_table *table, const struct ps_address *block)
 {
-	const struct ps_address *address = element_of(table, ip4_be);
+	return &table->addresses[(size_t)block->row * PS_BLOCK];
+}
 
-	return address && address->bits ? address : NULL;
+bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret)
+{
+	uint32_t ip4 = ps_be32(ip4_be);
+	const struct ps_address *block = block_of(table, ip4);
+	struct ps_address address;
+
+	if (!block->bits)
+		return false;
+	address = block->bits == PS_BLOCK_MIXED ? elements_of(table, block)[ip4 & 255]
+						: ps_address_in(block, ip4);
+	if (address.bits)
+		*ret = address;
+	return address.bits;
 }
 
 bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
@@ -173,30 +182,48 @@ bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
 	return false;
 }
 
-/* The element for the address; makes the blocks on the way to it. */
-static int make_element(struct ps_table *table, uint32_t ip4_be, struct ps_address **ret)
+/* The element for an address that is not shared; makes the blocks on the way to it. */
+static int make_element(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
 {
-	uint32_t ip4 = ps_be32(ip4_be);
-	__u32 *block = &table->index[ip4 >> 16];
-	__u32 *address_block;
+	__u32 *number = &table->index[ip4 >> 16];
+	struct ps_address *block;
 	int r;
 
-	if (!*block) {
+	if (!*number) {
 		r = grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
 		if (r < 0)
 			return r;
-		*block = (__u32)table->n_blocks - 1;
+		*number = (__u32)table->n_blocks - 1;
 	}
-	address_block = &table->blocks[*block * PS_BLOCK + (ip4 >> 8 & 255)];
-	if (!*address_block) {
+	block = block_of(table, ip4);
+	if (!block->bits) {
 		r = grow(&table->addresses, &table->n_address_blocks, 1,
 			 PS_BLOCK * sizeof(*table->addresses));
 		if (r < 0)
 			return r;
-		*address_block = (__u32)table->n_address_blocks - 1;
+		*block = (struct ps_address){.row = (__u32)table->n_address_blocks - 1,
+					     .bits = PS_BLOCK_MIXED};
 	}
-	*ret = element_of(table, ip4_be);
+	*ret = &elements_of(table, block)[ip4 & 255];
 	return 0;
+}
+
+/* Lets the block speak for its addresses once they are all shared alike, row after row, as those
+ * of a pool are when its last address has been added. */
+static void merge_block(struct ps_table *table, uint32_t ip4)
+{
+	struct ps_address *block = block_of(table, ip4);
+	struct ps_address first = elements_of(table, block)[0], expected;
+
+	for (uint32_t i = 0; i < PS_BLOCK; i++) {
+		expected = ps_address_in(&first, i);
+		if (!first.bits ||
+		    memcmp(&elements_of(table, block)[i], &expected, sizeof(expected)) != 0)
+			return;
+	}
+	if (block->row == table->n_address_blocks - 1)
+		table->n_address_blocks--;
+	*block = first;
 }
 
 static int make_group(struct ps_table *table, unsigned site)
@@ -222,18 +249,19 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 	unsigned flags = (address->drop ? PS_ADDRESS_DROP : 0) |
 			 (address->silent ? PS_ADDRESS_SILENT : 0) |
 			 (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
-	struct ps_address *element;
+	uint32_t ip4 = ps_be32(address->ip4_be);
+	struct ps_address *element, found;
 	size_t row = table->n_owners, n_slices;
 	int r;
 
 	if (!shift_is_valid(address->shift) || address->site >= PS_SITES_MAX)
 		return -EINVAL;
-	if (ps_table_find(table, address->ip4_be))
+	if (ps_table_find(table, address->ip4_be, &found))
 		return -EEXIST;
 	n_slices = ps_slice_count(address->shift);
 	r = make_group(table, address->site);
 	if (r >= 0)
-		r = make_element(table, address->ip4_be, &element);
+		r = make_element(table, ip4, &element);
 	if (r >= 0)
 		r = grow(&table->owners, &table->n_owners,
 			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
@@ -245,6 +273,8 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 		.site = (__u8)address->site,
 		.bits = (__u8)(address->shift | flags << 5),
 	};
+	if ((ip4 & 255) == 255)
+		merge_block(table, ip4);
 	return 0;
 }
 
@@ -266,21 +296,20 @@ static int slot_of(struct ps_group *group, unsigned host)
 
 int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
 {
-	const struct ps_address *address = ps_table_find(table, ip4_be);
+	struct ps_address address;
 	int slot;
 
-	if (!address)
+	if (!ps_table_find(table, ip4_be, &address))
 		return -ENOENT;
 	if (host >= PS_HOSTS_MAX)
 		return -EINVAL;
-	if (slice >= ps_slice_count(ps_address_shift(address)) ||
-	    slice < ps_slice_first(ps_address_shift(address)))
+	if (slice >= ps_slice_count(ps_address_shift(&address)) ||
+	    slice < ps_slice_first(ps_address_shift(&address)))
 		return -ERANGE;
-	slot = slot_of(&table->groups[address->group], host);
+	slot = slot_of(&table->groups[address.group], host);
 	if (slot < 0)
 		return slot;
-	table->owners[address->row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES] =
-		(__u8)slot;
+	table->owners[address.row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES] = (__u8)slot;
 	return 0;
 }
 
