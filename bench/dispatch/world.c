@@ -109,7 +109,7 @@ static int share_maps(struct bench_bpf *skel, const struct ps_dispatch *dispatch
 
 static int open_programs(struct world *world)
 {
-	const struct ps_peer *hosts = world->dispatch->hosts.at;
+	const struct ps_peer *hosts = world->dispatch->skel->bss->hosts;
 	int r;
 
 	world->skel = bench_bpf__open();

@@ -21,7 +21,8 @@
 enum {
 	PS_HOSTS_MAX = 4096,
 	PS_SITES_MAX = 256,
-	PS_ROW_SLICES = 32, /* slices in one element of the owners map */
+	PS_GROUPS_MAX = PS_SITES_MAX + 1, /* [0]: none */
+	PS_ROW_SLICES = 32,               /* slices in one element of the owners map */
 	PS_GROUP_MAX = 255, /* owner bytes 1..254 pick a host within the group; 0: nobody */
 	PS_OWNER_NONE = 0,
 	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */

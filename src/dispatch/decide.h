@@ -187,6 +187,7 @@ PS_INLINE __u32 ps_decide_shared(struct ps_frame *frame, const struct iphdr *ip,
 	__u32 reason = ps_check_ip(ip, end);
 
 	v->site = address->site;
+	v->flow = (struct ps_flow){0};
 	if (reason == PS_UNDECIDED)
 		reason = ps_read_flow(ip, end, &v->flow);
 	v->ip_len = ps_be16(ip->tot_len);
@@ -242,7 +243,6 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 		return;
 	v->l2_len = v->ip_off = l2_len;
 	v->came = 0;
-	v->flow = (struct ps_flow){0};
 	v->reason = ps_look_address(frame, ip->daddr, &address)
 			    ? ps_decide_shared(frame, ip, end, &address, v)
 			    : ps_decide_outer(frame, ip, end, v);

@@ -231,10 +231,8 @@ static void publish(struct ps_hop *at, const struct ps_hop *hop)
 	__atomic_store_n(&word[1], next[1], __ATOMIC_SEQ_CST);
 }
 
-static int set_peer_hop(const struct ps_view *view, size_t n, unsigned i, const struct ps_hop *hop)
+static int set_peer_hop(struct ps_peer *peers, size_t n, unsigned i, const struct ps_hop *hop)
 {
-	struct ps_peer *peers = view->at;
-
 	if (i >= n)
 		return -ERANGE;
 	publish(&peers[i].hop, hop);
@@ -243,12 +241,12 @@ static int set_peer_hop(const struct ps_view *view, size_t n, unsigned i, const 
 
 int ps_dispatch_set_hop(struct ps_dispatch *dispatch, unsigned host, const struct ps_hop *hop)
 {
-	return set_peer_hop(&dispatch->hosts, dispatch->n_hosts, host, hop);
+	return set_peer_hop(dispatch->skel->bss->hosts, dispatch->n_hosts, host, hop);
 }
 
 int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const struct ps_hop *hop)
 {
-	return set_peer_hop(&dispatch->edges, dispatch->n_edges, site, hop);
+	return set_peer_hop(dispatch->skel->bss->edges, dispatch->n_edges, site, hop);
 }
 
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop)

@@ -39,6 +39,12 @@ int ps_complain(char **ret_message, int error, const char *format, ...)
 	return error;
 }
 
+/* An array map seen through user space's own page tables. */
+struct ps_view {
+	void *at; /* NULL: not mapped */
+	size_t len;
+};
+
 static void view_clear(struct ps_view *view)
 {
 	if (view->at)
@@ -65,8 +71,6 @@ void ps_dispatch_free(struct ps_dispatch **dispatch)
 
 	if (!d)
 		return;
-	view_clear(&d->hosts);
-	view_clear(&d->edges);
 	ps_dispatch_bpf__destroy(d->skel);
 	free(d->pin_dir);
 	free(d);
@@ -112,7 +116,7 @@ struct array {
 	size_t n;
 };
 
-enum { N_ARRAYS = 6 };
+enum { N_ARRAYS = 3 };
 
 static void list_arrays(const struct ps_dispatch_bpf *skel, const struct ps_table *table,
 			struct array ret[N_ARRAYS])
@@ -121,9 +125,6 @@ static void list_arrays(const struct ps_dispatch_bpf *skel, const struct ps_tabl
 		{skel->maps.blocks, table->blocks, table->n_blocks * 256},
 		{skel->maps.addresses, table->addresses, table->n_address_blocks * 256},
 		{skel->maps.owners, table->owners, table->n_owners},
-		{skel->maps.groups, table->groups, table->n_groups},
-		{skel->maps.hosts, table->hosts, table->n_hosts},
-		{skel->maps.edges, table->edges, table->n_edges},
 	};
 
 	memcpy(ret, arrays, sizeof(arrays));
@@ -145,13 +146,22 @@ static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *
 	return r < 0 ? r : set_size(skel->maps.sources, table->n_hosts);
 }
 
+/* table.c keeps to the sizes. */
+static void fill_globals(struct ps_dispatch_bpf__bss *bss, const struct ps_table *table)
+{
+	memcpy(bss->index16, table->index, sizeof(bss->index16));
+	memcpy(bss->groups, table->groups, table->n_groups * sizeof(bss->groups[0]));
+	memcpy(bss->hosts, table->hosts, table->n_hosts * sizeof(bss->hosts[0]));
+	memcpy(bss->edges, table->edges, table->n_edges * sizeof(bss->edges[0]));
+	bss->config = table->config;
+}
+
 static int fill_all(const struct ps_dispatch_bpf *skel, const struct ps_table *table)
 {
 	struct array arrays[N_ARRAYS];
 	int r = 0;
 
-	memcpy(skel->bss->index16, table->index, sizeof(table->index));
-	skel->bss->config = table->config;
+	fill_globals(skel->bss, table);
 	list_arrays(skel, table, arrays);
 	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
 		r = fill(arrays[i].map, arrays[i].values, arrays[i].n);
@@ -264,17 +274,6 @@ static int load(struct ps_dispatch *d, const struct ps_table *table,
 	return fill_all(d->skel, table);
 }
 
-static int open_views(struct ps_dispatch *d, const struct ps_table *table)
-{
-	int r = view_open(d->skel->maps.hosts, &d->hosts);
-
-	if (r >= 0)
-		r = view_open(d->skel->maps.edges, &d->edges);
-	d->n_hosts = table->n_hosts;
-	d->n_edges = table->n_edges;
-	return r;
-}
-
 int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_options *options,
 		     struct ps_dispatch **ret, char **ret_message)
 {
@@ -289,10 +288,10 @@ int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_opti
 	if (!d->pin_dir)
 		return -ENOMEM;
 	r = load(d, table, options, ret_message);
-	if (r >= 0)
-		r = open_views(d, table);
 	if (r < 0)
 		return r;
+	d->n_hosts = table->n_hosts;
+	d->n_edges = table->n_edges;
 	*ret = ps_move(d);
 	return 0;
 }

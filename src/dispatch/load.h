@@ -6,17 +6,10 @@
 #include "dispatch/dispatch.h"
 #include "dispatch/skel.h"
 
-/* An array map seen through user space's own page tables. */
-struct ps_view {
-	void *at; /* NULL: not mapped */
-	size_t len;
-};
-
 struct ps_dispatch {
-	struct ps_dispatch_bpf *skel;
+	struct ps_dispatch_bpf *skel; /* skel->bss is written while the program runs */
 	char *pin_dir;
 	size_t n_hosts, n_edges;
-	struct ps_view hosts, edges; /* written while the program runs */
 };
 
 /* PIN_DIR/PREFIXname; NULL without memory. */
