@@ -77,7 +77,7 @@ PS_COLD __u32 ps_decide_unowned(struct ps_frame *frame, const struct iphdr *ip, 
 }
 
 /* DELIVER, DELIVER_SERVICE, or PS_UNDECIDED: not expected. */
-PS_INLINE __u32 ps_decide_expected(struct ps_frame *frame, const struct ps_flow *flow)
+PS_COLD __u32 ps_decide_expected(struct ps_frame *frame, const struct ps_flow *flow)
 {
 	struct ps_service_key key = {flow->ours, flow->our_port, flow->protocol, 0};
 
@@ -187,7 +187,6 @@ PS_INLINE __u32 ps_decide_shared(struct ps_frame *frame, const struct iphdr *ip,
 	__u32 reason = ps_check_ip(ip, end);
 
 	v->site = address->site;
-	v->flow = (struct ps_flow){0};
 	if (reason == PS_UNDECIDED)
 		reason = ps_read_flow(ip, end, &v->flow);
 	v->ip_len = ps_be16(ip->tot_len);
@@ -201,9 +200,9 @@ PS_INLINE __u32 ps_decide_shared(struct ps_frame *frame, const struct iphdr *ip,
 	return ps_decide_site(frame, address->site, PS_GUE_PORT - 1, v);
 }
 
-/* A packet to an address that is not shared. */
-PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, const void *end,
-				struct ps_verdict *v)
+/* What may have been encapsulated for this host: UDP to one of its addresses. */
+PS_COLD __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, const void *end,
+			      struct ps_verdict *v)
 {
 	const struct ps_dispatch_config *config = ps_look_config(frame);
 	const struct iphdr *inner;
@@ -229,7 +228,17 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 	return reason;
 }
 
-/* The frame is only read.  Of *v is set what the reason needs: reason, site and host always. */
+PS_INLINE void ps_verdict_clear(struct ps_verdict *v, __u32 l2_len)
+{
+	*v = (struct ps_verdict){.reason = PS_REASON_NOT_OURS,
+				 .site = -1,
+				 .host = -1,
+				 .l2_len = l2_len,
+				 .ip_off = l2_len};
+}
+
+/* The frame is only read.  Of *v reason, site and host are set, and the rest if not NOT_OURS: a
+ * packet that is not for us should not pay for it. */
 PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 {
 	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
@@ -237,15 +246,17 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 	const struct iphdr *ip = (const void *)((const __u8 *)data + l2_len);
 	struct ps_address address;
 
-	v->reason = PS_REASON_NOT_OURS; /* zeroing all of *v would cost 2 ns a packet */
+	v->reason = PS_REASON_NOT_OURS;
 	v->site = v->host = -1;
 	if (!l2_len || (const void *)(ip + 1) > end)
 		return;
-	v->l2_len = v->ip_off = l2_len;
-	v->came = 0;
-	v->reason = ps_look_address(frame, ip->daddr, &address)
-			    ? ps_decide_shared(frame, ip, end, &address, v)
-			    : ps_decide_outer(frame, ip, end, v);
+	if (ps_look_address(frame, ip->daddr, &address)) {
+		ps_verdict_clear(v, l2_len);
+		v->reason = ps_decide_shared(frame, ip, end, &address, v);
+	} else if (ip->protocol == PS_PROTO_UDP) {
+		ps_verdict_clear(v, l2_len);
+		v->reason = ps_decide_outer(frame, ip, end, v);
+	}
 }
 
 #endif

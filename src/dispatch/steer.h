@@ -79,7 +79,7 @@ PS_INLINE struct ps_address ps_address_in(const struct ps_address *block, __u32 
 {
 	__u32 shift = ps_address_shift(block);
 	/* log2 of the elements of a row: 65,536 >> shift slices, PS_ROW_SLICES in one. */
-	__u32 row_bits = shift < 11 ? 11 - shift : 0;
+	__u32 row_bits = (11 - shift) & -(__u32)(shift < 11);
 	struct ps_address address = *block;
 
 	address.row += (ip4 & 255) << row_bits;
