@@ -12,6 +12,7 @@
 
 #include "agent/compile.h"
 #include "agent/events.h"
+#include "agent/mtu.h"
 #include "agent/net.h"
 #include "agent/peers.h"
 #include "agent/undo.h"
@@ -72,7 +73,8 @@ struct ps_agent {
 	struct ps_peers *peers;
 	struct ps_events *events;
 	struct ps_control *control;
-	sd_event_source *peers_source, *store_source, *egress_source, *tend_source;
+	struct ps_mtus *mtus;
+	sd_event_source *peers_source, *store_source, *egress_source, *hints_source, *tend_source;
 	struct ps_store *store;   /* NULL while it cannot be opened */
 	uint64_t incarnation;     /* of the store last read */
 	uint64_t judged_revision; /* newest plan revision applied or refused */

@@ -187,6 +187,7 @@ static void verb_detach(struct client *client, const json_t *request)
 	(void)request;
 	agent->detached = true;
 	agent->egress_source = sd_event_source_disable_unref(agent->egress_source);
+	agent->hints_source = sd_event_source_disable_unref(agent->hints_source);
 	ps_active_free(&agent->active);
 	r = ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
 	ps_events_add(agent->events, "detached", NULL, "detached by the operator");

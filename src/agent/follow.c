@@ -245,6 +245,7 @@ static void tick_active(struct ps_agent *agent)
 		agent->active->text = strdup("");
 	}
 	sweep(agent);
+	(void)ps_mtus_expire(agent->mtus, agent->active->dispatch, ps_agent_now_ms());
 	ps_agent_tend(agent);
 }
 

@@ -192,6 +192,7 @@ static void agent_free(struct ps_agent **agent)
 	ps_control_close(&(*agent)->control);
 	ps_events_free(&(*agent)->events);
 	ps_peers_free(&(*agent)->peers);
+	ps_mtus_free(&(*agent)->mtus);
 	ps_undo_free(&(*agent)->undo);
 	ps_net_close(&(*agent)->net);
 	ps_store_close(&(*agent)->store);
@@ -199,6 +200,7 @@ static void agent_free(struct ps_agent **agent)
 	sd_event_source_disable_unref((*agent)->peers_source);
 	sd_event_source_disable_unref((*agent)->store_source);
 	sd_event_source_disable_unref((*agent)->egress_source);
+	sd_event_source_disable_unref((*agent)->hints_source);
 	sd_event_unref((*agent)->loop);
 	ps_fd_drop(&(*agent)->lock_fd);
 	free((*agent)->run_dir);
@@ -234,6 +236,8 @@ static int open_agent(struct ps_agent *agent, char **ret_why)
 		r = ps_peers_new(&agent->peers);
 	if (r == 0)
 		r = ps_events_new(publish_event, agent, &agent->events);
+	if (r >= 0)
+		r = ps_mtus_new(&agent->mtus);
 	if (r == 0) {
 		r = ps_control_open(agent, &agent->control);
 		if (r < 0)

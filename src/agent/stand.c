@@ -239,6 +239,36 @@ static int listen_to_events(struct ps_agent *agent, struct ps_active *active)
 			       agent);
 }
 
+static void take_hint(const struct ps_ip *dst, unsigned mtu, void *arg)
+{
+	struct ps_agent *agent = arg;
+	char address[PS_IP_TEXT_MAX];
+
+	if (ps_mtus_learn(agent->mtus, agent->active->dispatch, dst, mtu, ps_agent_now_ms()) > 0)
+		ps_events_add(
+			agent->events, "mtu_lowered", json_pack("{s:i}", "mtu", (int)mtu),
+			"the path to %s takes packets of at most %u bytes, less than the plan's `mtu`: senders are told for ten minutes",
+			ps_ip_format(dst, address), mtu);
+}
+
+static int on_hints(sd_event_source *source, int fd, uint32_t mask, void *arg)
+{
+	struct ps_agent *agent = arg;
+
+	(void)source, (void)fd, (void)mask;
+	if (agent->active)
+		ps_dispatch_hints_read(agent->active->dispatch, take_hint, agent);
+	return 0;
+}
+
+static int listen_to_hints(struct ps_agent *agent, struct ps_active *active)
+{
+	ps_mtus_apply(agent->mtus, active->dispatch);
+	agent->hints_source = sd_event_source_disable_unref(agent->hints_source);
+	return sd_event_add_io(agent->loop, &agent->hints_source,
+			       ps_dispatch_hints_fd(active->dispatch), EPOLLIN, on_hints, agent);
+}
+
 static int on_hello(sd_event_source *source, int fd, uint32_t mask, void *arg)
 {
 	struct ps_agent *agent = arg;
@@ -283,6 +313,8 @@ int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_
 		r = stand_guards(agent, active, ret_why);
 	if (r == 0)
 		r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
+	if (r >= 0)
+		r = listen_to_hints(agent, active);
 	if (r >= 0)
 		r = stand_dispatcher(agent, active, ret_why);
 	if (r == 0 && !agent->options.without_hooks)

@@ -44,6 +44,23 @@ static json_t *peers(const struct ps_agent *agent)
 	return list;
 }
 
+/* What ICMP taught about paths. */
+static json_t *learned_mtus(const struct ps_agent *agent)
+{
+	json_t *list = json_array();
+	struct ps_ip dst;
+	unsigned mtu;
+
+	for (size_t i = 0; ps_mtus_get(agent->mtus, i, &dst, &mtu) == 0; i++) {
+		char address[PS_IP_TEXT_MAX];
+
+		json_array_append_new(list,
+				      json_pack("{s:s, s:i}", "to", ps_ip_format(&dst, address),
+						"mtu", (int)mtu));
+	}
+	return list;
+}
+
 static void format_digest(const uint8_t digest[PS_PLAN_DIGEST_LEN],
 			  char ret[2 * PS_PLAN_DIGEST_LEN + 1])
 {
@@ -76,6 +93,7 @@ json_t *ps_agent_status(struct ps_agent *agent)
 		json_object_set_new(status, "revision",
 				    json_integer((json_int_t)agent->active->revision));
 		json_object_set_new(status, "digest", json_string(digest));
+		json_object_set_new(status, "learned_mtus", learned_mtus(agent));
 	}
 	return status;
 }

@@ -21,14 +21,16 @@
 enum {
 	PS_HOSTS_MAX = 4096,
 	PS_SITES_MAX = 256,
-	PS_GROUPS_MAX = PS_SITES_MAX + 1, /* [0]: none */
-	PS_ROW_SLICES = 32,               /* slices in one element of the owners map */
-	PS_GROUP_MAX = 255, /* owner bytes 1..254 pick a host within the group; 0: nobody */
+	PS_GROUPS_MAX = 512, /* [0]: none, then one for each site; a power of two */
+	PS_ROW_SLICES = 32,  /* slices in one element of the owners map */
+	PS_GROUP_MAX = 255,  /* owner bytes 1..254 pick a host within the group; 0: nobody */
 	PS_OWNER_NONE = 0,
 	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */
 	PS_GUE_STEPS_MAX = 2,
 	PS_REJECTS_PER_S = 1000, /* preset, per CPU; as net.ipv4.icmp_msgs_per_sec */
 	PS_OVERHEAD_V4 = 28,     /* outer IPv4 and UDP header, bytes */
+	PS_MTU_MIN =
+		576 + 28, /* least learned from ICMP: what every host takes (RFC 791), outside */
 };
 
 /* What the dispatcher did with a packet, and why: enum, metric label, sentence.  The order is the
@@ -48,7 +50,7 @@ enum {
 	  "nobody owns the port: RST, ICMP or group address")                                      \
 	X(DROP_NO_STEPS, "drop_no_steps", "encapsulated with no steps left and not for this host") \
 	X(DROP_OTHER_SITE, "drop_other_site", "encapsulated, but the address is at another site")  \
-	X(DROP_FRAGMENT, "drop_fragment", "fragment of a packet to a shared address")              \
+	X(DROP_FRAGMENT, "drop_fragment", "fragment too short, or over the header or the end")     \
 	X(DROP_PROTOCOL, "drop_protocol", "protocol without ports")                                \
 	X(DROP_ICMP_TYPE, "drop_icmp_type", "ICMP type that has no owner")                         \
 	X(DROP_ECHO_REQUEST, "drop_echo_request",                                                  \
@@ -57,12 +59,17 @@ enum {
 	X(DROP_HEADER, "drop_header", "malformed IPv4 or TCP header")                              \
 	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
-	X(DROP_TOO_BIG, "drop_too_big", "does not fit the underlay once encapsulated")             \
+	X(DROP_TOO_BIG, "drop_too_big",                                                            \
+	  "does not fit the underlay once encapsulated, not answered")                             \
 	X(DROP_NO_HOP, "drop_no_hop", "next hop of the owner is not resolved")                     \
 	X(DROP_ROOM, "drop_room", "no head room to encapsulate")                                   \
 	X(DROP_EMBEDDED, "drop_embedded", "ICMP error about a packet that we cannot have sent")    \
 	X(ECHO_REPLY, "echo_reply", "ping to a shared address: answered")                          \
-	X(DROP_ANSWER_LIMIT, "drop_answer_limit", "ping or too big: over the rate of answers")
+	X(DROP_ANSWER_LIMIT, "drop_answer_limit", "ping or too big: over the rate of answers")     \
+	X(TOO_BIG, "too_big", "does not fit the underlay once encapsulated: sender told by ICMP")  \
+	X(MTU_HINT, "mtu_hint", "ICMP says that what we encapsulated was too big: passed, noted")  \
+	X(TO_GATHERER, "to_gatherer", "fragment encapsulated to the host that gathers its packet") \
+	X(DROP_STRAY, "drop_stray", "fragment that came before the first one of its packet")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
@@ -109,7 +116,7 @@ struct ps_peer {
 	struct ps_hop hop;
 	__be32 dst; /* underlay address of the host, or edge of the site */
 	__be32 src; /* own underlay address */
-	__u16 mtu;  /* largest outer packet, bytes */
+	__u16 mtu;  /* largest outer packet, bytes; lowered while the program runs */
 	__u8 self;  /* 1: this host (in `edges`: this host's site) */
 	__u8 pad;
 	__u32 csum; /* partial sum of the outer IPv4 header without total length (RFC 1071) */
@@ -129,12 +136,43 @@ struct ps_dispatch_config {
 _Static_assert(sizeof(struct ps_dispatch_config) == 40, "map value layout is ABI");
 
 /* What is limited apart, so that pings cannot use up rejects: elements of per-CPU map `budget`. */
-enum ps_budget_kind { PS_BUDGET_REJECT, PS_BUDGET_ECHO, PS_BUDGET_MAX };
+enum ps_budget_kind {
+	PS_BUDGET_REJECT,
+	PS_BUDGET_ECHO,
+	PS_BUDGET_TOO_BIG,
+	PS_BUDGET_HINT,
+	PS_BUDGET_MAX,
+};
 
 /* When the answers given so far are paid for. */
 struct ps_budget {
 	__u64 paid_ns; /* CLOCK_BOOTTIME */
 };
+
+/* Key of map `fragments`: what the fragments of one packet have in common. */
+struct ps_fragment_key {
+	__be32 src, dst;
+	__be16 id;
+	__u8 protocol;
+	__u8 pad;
+};
+_Static_assert(sizeof(struct ps_fragment_key) == 12, "map key layout is ABI");
+
+/* Whose the packet is, by its first fragment. */
+struct ps_fragment_note {
+	__u64 seen_ns; /* CLOCK_BOOTTIME */
+	__u32 host;    /* index into `hosts` */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_fragment_note) == 16, "map value layout is ABI");
+
+/* Record of ring buffer `hints`: a router says how large a packet to dst may be. */
+struct ps_mtu_hint {
+	__u8 dst[16]; /* underlay or edge; IPv4 as ::ffff:a.b.c.d */
+	__u32 mtu;    /* bytes of outer packet, at least PS_MTU_MIN */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_mtu_hint) == 24, "ring buffer record layout is ABI");
 
 /* Key of map `services`: a published port of this host. */
 struct ps_service_key {

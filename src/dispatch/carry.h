@@ -88,7 +88,8 @@ PS_INLINE __u8 *ps_make_room(struct ps_frame *frame, const struct ps_verdict *v,
 
 PS_COLD int ps_answer(struct ps_frame *frame, struct ps_verdict *v)
 {
-	int is_tcp = v->reason == PS_REASON_REJECT_TCP;
+	__u32 reason = v->reason;
+	int is_tcp = reason == PS_REASON_REJECT_TCP;
 	__u8 *at = is_tcp ? ps_make_room(frame, v, PS_RST_LEN, 0)
 			  : ps_make_room(frame, v, PS_UNREACHABLE_LEN, v->quote_len);
 
@@ -101,10 +102,11 @@ PS_COLD int ps_answer(struct ps_frame *frame, struct ps_verdict *v)
 		ps_write_reset(at, &v->flow, &v->reset);
 	} else {
 		if ((void *)(at + PS_UNREACHABLE_LEN) > ps_frame_end(frame) ||
-		    !ps_write_unreachable(at, ps_frame_end(frame), &v->flow, v->quote_len))
+		    !ps_write_unreachable(at, ps_frame_end(frame), &v->flow, v->quote_len,
+					  v->answer_mtu))
 			return XDP_DROP;
 	}
-	v->reason = is_tcp ? PS_REASON_REJECT_TCP : PS_REASON_REJECT_ICMP;
+	v->reason = reason;
 	return v->came ? ps_frame_leave(frame, v->hop.ifindex) : XDP_TX;
 }
 
@@ -145,15 +147,18 @@ PS_INLINE int ps_carry_out(struct ps_frame *frame, struct ps_verdict *v)
 {
 	switch (v->reason) {
 	case PS_REASON_NOT_OURS:
+	case PS_REASON_MTU_HINT:
 		return XDP_PASS;
 	case PS_REASON_DELIVER:
 	case PS_REASON_DELIVER_SERVICE:
 		return v->came ? ps_decapsulate(frame, v) : XDP_PASS;
 	case PS_REASON_TO_HOST:
 	case PS_REASON_TO_SITE:
+	case PS_REASON_TO_GATHERER:
 		return ps_encapsulate(frame, v);
 	case PS_REASON_REJECT_TCP:
 	case PS_REASON_REJECT_ICMP:
+	case PS_REASON_TOO_BIG:
 		return ps_answer(frame, v);
 	case PS_REASON_ECHO_REPLY:
 		return ps_answer_echo(frame, v);

@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "dispatch/decide.h"
+#include "dispatch/gatherer.h"
 #include "egress/abi.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
@@ -65,6 +66,18 @@ struct {
 	__type(value, struct ps_budget);
 } budget SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192); /* packets in flight; 1 MB */
+	__type(key, struct ps_fragment_key);
+	__type(value, struct ps_fragment_note);
+} fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* a page: 128 hints */
+} hints SEC(".maps");
+
 static struct xdp_md *xdp_of(struct ps_frame *frame)
 {
 	return (void *)frame;
@@ -97,6 +110,38 @@ PS_INLINE int ps_frame_cut(struct ps_frame *frame, __u32 len)
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	return ifindex == xdp_of(frame)->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
+}
+
+/* Not static: so the verifier walks the loop once and not for every way that leads here. */
+__attribute__((noinline)) int gatherer_of(__u32 group, __u32 hash)
+{
+	return ps_find_gatherer(NULL, group, hash);
+}
+
+PS_INLINE __s32 ps_look_gatherer(struct ps_frame *frame, __u32 group, __u32 hash)
+{
+	return gatherer_of(group, hash);
+}
+
+PS_INLINE __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+				 __u64 now_ns)
+{
+	const struct ps_fragment_note *note = bpf_map_lookup_elem(&fragments, key);
+
+	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
+}
+
+PS_INLINE void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+				__u32 host, __u64 now_ns)
+{
+	struct ps_fragment_note note = {now_ns, host, 0};
+
+	bpf_map_update_elem(&fragments, key, &note, BPF_ANY);
+}
+
+PS_INLINE void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint)
+{
+	bpf_ringbuf_output(&hints, (void *)hint, sizeof(*hint), 0);
 }
 
 PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
@@ -134,8 +179,7 @@ PS_INLINE const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 r
 
 PS_INLINE const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group)
 {
-	ps_hide(group); /* what is compared is what is used: the verifier must see that */
-	return group < PS_GROUPS_MAX ? &groups[group] : NULL;
+	return &groups[group % PS_GROUPS_MAX];
 }
 
 PS_INLINE const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host)
@@ -145,8 +189,7 @@ PS_INLINE const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host)
 
 PS_INLINE const struct ps_peer *ps_look_edge(struct ps_frame *frame, __u32 site)
 {
-	ps_hide(site);
-	return site < PS_SITES_MAX ? &edges[site] : NULL;
+	return &edges[site % PS_SITES_MAX];
 }
 
 PS_INLINE int ps_look_source(struct ps_frame *frame, __be32 ip4_be)

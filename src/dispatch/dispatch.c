@@ -23,10 +23,13 @@
  * program looks at word 1 before and after word 0 (steer.h, ps_hop_read).  So a packet leaves with
  * the old hop, the new one, or is dropped as DROP_NO_HOP for the few nanoseconds in between.
  *
+ * A peer's mtu is one aligned store.  What routers say about it comes by a ring buffer of the
+ * generation; who reads it judges, keeps what it believes, and tells the next generation again.
+ *
  * This file must not decide anything about packets: that is decide.h, which trace.c shares.
  *
  * Standards: UDP-in-IP encapsulation as GUE variant 1 (draft-ietf-intarea-gue), RFC 9293 (RST),
- * RFC 792 and RFC 1122 (ICMP), RFC 5508 and RFC 7596 (ports of ICMP), RFC 6864 (identification).
+ * RFC 792, RFC 1122 and RFC 1191 (ICMP), RFC 5508 and RFC 7596 (ports of ICMP), RFC 6864 (identification).
  */
 #include "dispatch/dispatch.h"
 
@@ -263,4 +266,45 @@ int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns)
 
 	__atomic_store_n(&config->fresh_until_ns, (__u64)until_ns, __ATOMIC_SEQ_CST);
 	return 0;
+}
+
+/* Sets it for all peers at dst_be; how many there are. */
+static unsigned set_peer_mtus(struct ps_peer *peers, size_t n, __be32 dst_be, unsigned mtu)
+{
+	unsigned n_set = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (peers[i].dst == dst_be && !peers[i].self) {
+			__atomic_store_n(&peers[i].mtu, (__u16)mtu, __ATOMIC_RELAXED);
+			n_set++;
+		}
+	return n_set;
+}
+
+int ps_dispatch_set_mtu(struct ps_dispatch *dispatch, const struct ps_ip *dst, unsigned mtu)
+{
+	__be32 dst_be = ps_ip_v4_be(dst);
+	unsigned n;
+
+	if (mtu && (mtu < PS_MTU_MIN || mtu > dispatch->mtu))
+		return -ERANGE;
+	if (!dst_be)
+		return -ENOENT;
+	if (!mtu)
+		mtu = dispatch->mtu;
+	n = set_peer_mtus(dispatch->skel->bss->hosts, dispatch->n_hosts, dst_be, mtu);
+	n += set_peer_mtus(dispatch->skel->bss->edges, dispatch->n_edges, dst_be, mtu);
+	return n ? 0 : -ENOENT;
+}
+
+int ps_dispatch_hints_fd(const struct ps_dispatch *dispatch)
+{
+	return ring_buffer__epoll_fd(dispatch->hints);
+}
+
+int ps_dispatch_hints_read(struct ps_dispatch *dispatch, ps_dispatch_hint_fn *fn, void *arg)
+{
+	dispatch->take_hint = fn;
+	dispatch->take_arg = arg;
+	return ring_buffer__consume(dispatch->hints);
 }

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/ip.h"
 #include "dispatch/abi.h"
 #include "dispatch/table.h"
 
@@ -55,6 +56,17 @@ int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const 
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop);
 /* CLOCK_BOOTTIME until which the table counts as fresh; 0: not. */
 int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns);
+
+/* Largest outer packet to the peers (hosts or edges) at this underlay address, bytes; 0: what the
+ * table said at loading.  -ENOENT: no such peer; -ERANGE: below PS_MTU_MIN or above the table's. */
+int ps_dispatch_set_mtu(struct ps_dispatch *dispatch, const struct ps_ip *dst, unsigned mtu);
+
+/* What routers say about packets that this host encapsulated: forgeries are possible, so believe
+ * only for a while and for peers that exist.  The descriptor is readable when some wait; borrowed. */
+typedef void ps_dispatch_hint_fn(const struct ps_ip *dst, unsigned mtu, void *arg);
+int ps_dispatch_hints_fd(const struct ps_dispatch *dispatch);
+/* Calls fn for each and forgets them; how many. */
+int ps_dispatch_hints_read(struct ps_dispatch *dispatch, ps_dispatch_hint_fn *fn, void *arg);
 
 /* Sum over all CPUs and generations, by enum ps_dispatch_reason.  Reads the pinned map, so it works
  * without the daemon.  -ENOENT: no dispatcher was ever loaded under pin_dir. */

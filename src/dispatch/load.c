@@ -71,6 +71,7 @@ void ps_dispatch_free(struct ps_dispatch **dispatch)
 
 	if (!d)
 		return;
+	ring_buffer__free(d->hints);
 	ps_dispatch_bpf__destroy(d->skel);
 	free(d->pin_dir);
 	free(d);
@@ -274,6 +275,26 @@ static int load(struct ps_dispatch *d, const struct ps_table *table,
 	return fill_all(d->skel, table);
 }
 
+static int take_hint(void *arg, void *data, size_t len)
+{
+	struct ps_dispatch *d = arg;
+	struct ps_mtu_hint hint;
+	struct ps_ip dst;
+
+	if (len < sizeof(hint))
+		return 0;
+	memcpy(&hint, data, sizeof(hint));
+	memcpy(dst.bytes, hint.dst, sizeof(dst.bytes));
+	d->take_hint(&dst, hint.mtu, d->take_arg);
+	return 0;
+}
+
+static int open_hints(struct ps_dispatch *d)
+{
+	d->hints = ring_buffer__new(bpf_map__fd(d->skel->maps.hints), take_hint, d, NULL);
+	return d->hints ? 0 : -errno;
+}
+
 int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_options *options,
 		     struct ps_dispatch **ret, char **ret_message)
 {
@@ -288,10 +309,13 @@ int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_opti
 	if (!d->pin_dir)
 		return -ENOMEM;
 	r = load(d, table, options, ret_message);
+	if (r >= 0)
+		r = open_hints(d);
 	if (r < 0)
 		return r;
 	d->n_hosts = table->n_hosts;
 	d->n_edges = table->n_edges;
+	d->mtu = table->self.mtu;
 	*ret = ps_move(d);
 	return 0;
 }

@@ -38,6 +38,16 @@ static __u64 ps_look_clock(struct ps_frame *frame);
 static int ps_look_budget(struct ps_frame *frame, enum ps_budget_kind kind, __u64 now_ns,
 			  __u32 per_s);
 
+/* The host of this site that gathers the fragments with this hash (gatherer.h); -1: none. */
+static __s32 ps_look_gatherer(struct ps_frame *frame, __u32 group, __u32 hash);
+/* The owner noted for the packet's fragments, index into hosts; -1: none, or too long ago. */
+static __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+			      __u64 now_ns);
+static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 host,
+			     __u64 now_ns);
+/* Hands a hint to user space; may fail silently. */
+static void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint);
+
 struct ps_verdict {
 	__u32 reason;     /* enum ps_dispatch_reason */
 	__u32 l2_len;     /* of the frame as it came: Ethernet header and VLAN tags, bytes */
@@ -50,7 +60,8 @@ struct ps_verdict {
 	struct ps_hop hop;          /* to leave by */
 	struct ps_flow flow;
 	struct ps_reset reset;
-	__u32 quote_len;
+	__u16 quote_len;  /* of an ICMP error to make */
+	__u16 answer_mtu; /* that it tells; 0: none */
 };
 
 #endif

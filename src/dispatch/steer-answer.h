@@ -61,15 +61,17 @@ PS_INLINE __u32 ps_quote_len(const struct iphdr *ip)
 	return ip->ihl * 4 + 8;
 }
 
-/* Writes PS_UNREACHABLE_LEN bytes before the quote, which is there already.  0: the quote ends
- * beyond end.  RFC 792, RFC 1122 §3.2.2.1. */
+/* Writes PS_UNREACHABLE_LEN bytes before the quote, which is there already: too big for mtu bytes
+ * (RFC 1191 §4), or with mtu 0 port unreachable.  0: the quote ends beyond end.  RFC 792, RFC 1122
+ * §3.2.2.1. */
 PS_INLINE int ps_write_unreachable(void *at, const void *end, const struct ps_flow *flow,
-				   __u32 quote_len)
+				   __u32 quote_len, __u16 mtu)
 {
 	struct iphdr *ip = at;
 	struct ps_icmp *icmp = (void *)(ip + 1);
 	const __u8 *quote = (const void *)(icmp + 1);
-	__u32 sum = ps_be16(PS_ICMP_UNREACHABLE << 8 | PS_ICMP_CODE_PORT);
+	__u8 code = mtu ? PS_ICMP_CODE_TOO_BIG : PS_ICMP_CODE_PORT;
+	__u32 sum = ps_be16(PS_ICMP_UNREACHABLE << 8 | code) + ps_be16(mtu);
 
 	for (__u32 i = 0; i < PS_QUOTE_MAX / 4; i++) {
 		if (i * 4 >= quote_len)
@@ -82,7 +84,7 @@ PS_INLINE int ps_write_unreachable(void *at, const void *end, const struct ps_fl
 	}
 	ps_write_ip(ip, PS_PROTO_ICMP, flow->ours, flow->peer, PS_UNREACHABLE_LEN + quote_len,
 		    ps_ip_sum(PS_PROTO_ICMP, flow->ours, flow->peer));
-	*icmp = (struct ps_icmp){PS_ICMP_UNREACHABLE, PS_ICMP_CODE_PORT, ps_checksum(sum), 0, 0};
+	*icmp = (struct ps_icmp){PS_ICMP_UNREACHABLE, code, ps_checksum(sum), 0, ps_be16(mtu)};
 	return 1;
 }
 

@@ -42,7 +42,7 @@ PS_INLINE __u32 ps_read_embedded(const struct iphdr *ip, const void *end, __u32 
 PS_COLD __u32 ps_read_icmp(const struct ps_icmp *icmp, const void *end, __u32 len,
 			   struct ps_flow *flow)
 {
-	flow->is_icmp = 1;
+	flow->is_icmp = PS_IS_ECHO;
 	switch (icmp->type) {
 	case PS_ICMP_ECHO_REPLY:
 		flow->our_port = icmp->id;
@@ -51,6 +51,7 @@ PS_COLD __u32 ps_read_icmp(const struct ps_icmp *icmp, const void *end, __u32 le
 	case PS_ICMP_SOURCE_QUENCH:
 	case PS_ICMP_TIME_EXCEEDED:
 	case PS_ICMP_PARAMETER:
+		flow->is_icmp = PS_IS_ERROR;
 		return ps_read_embedded((const void *)(icmp + 1), end, len - sizeof(*icmp), flow);
 	case PS_ICMP_ECHO:
 		flow->our_port = icmp->id;
@@ -58,6 +59,37 @@ PS_COLD __u32 ps_read_icmp(const struct ps_icmp *icmp, const void *end, __u32 le
 	default:
 		return PS_REASON_DROP_ICMP_TYPE;
 	}
+}
+
+/* True when an IPv4 packet says "fragmentation needed" about one that this host encapsulated: the
+ * quote must be what ps_write_outer() writes.  ip's 20 fixed bytes are readable.  RFC 1191 §4. */
+PS_INLINE int ps_read_hint(const struct iphdr *ip, const void *end, __be32 underlay,
+			   struct ps_mtu_hint *ret)
+{
+	const struct ps_icmp *icmp = (const void *)((const __u8 *)ip + ip->ihl * 4);
+	const struct iphdr *sent = (const void *)(icmp + 1);
+	const __be16 *ports = (const void *)(sent + 1);
+	__u32 mtu, room;
+
+	if (ps_check_ip(ip, end) != PS_UNDECIDED || (const void *)(ports + 4) > end)
+		return 0;
+	room = ps_be16(ip->tot_len) - ip->ihl * 4;
+	if (room < sizeof(*icmp) + PS_OVERHEAD_V4 || icmp->type != PS_ICMP_UNREACHABLE ||
+	    icmp->code != PS_ICMP_CODE_TOO_BIG)
+		return 0;
+	if (sent->version != 4 || sent->ihl != 5 || sent->protocol != PS_PROTO_UDP ||
+	    sent->frag_off != ps_be16(PS_DONT_FRAGMENT) || sent->saddr != underlay)
+		return 0;
+	if (ps_be16(ports[0]) < PS_FLOW_PORT_FIRST || ps_be16(ports[1]) > PS_GUE_PORT ||
+	    ps_be16(ports[1]) < PS_GUE_PORT - PS_GUE_STEPS_MAX)
+		return 0;
+	mtu = ps_be16(icmp->seq);
+	if (!mtu || mtu >= ps_be16(sent->tot_len))
+		return 0;
+	*ret = (struct ps_mtu_hint){.dst = {[10] = 0xff, [11] = 0xff},
+				    .mtu = mtu < PS_MTU_MIN ? PS_MTU_MIN : mtu};
+	__builtin_memcpy(ret->dst + 12, &sent->daddr, 4);
+	return 1;
 }
 
 #endif

@@ -15,6 +15,7 @@
 
 #include "base/own.h"
 #include "dispatch/decide.h"
+#include "dispatch/gatherer.h"
 
 enum { PS_ALIGN = 2 }; /* NET_IP_ALIGN */
 
@@ -24,6 +25,7 @@ struct ps_frame {
 	unsigned char *block, *data, *end;
 	struct ps_budget budget[PS_BUDGET_MAX];
 	unsigned ifindex; /* left by */
+	struct ps_mtu_hint hint;
 };
 
 static void *ps_frame_data(struct ps_frame *frame)
@@ -59,6 +61,49 @@ static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	frame->ifindex = ifindex;
 	return ifindex == frame->options->ifindex ? XDP_TX : XDP_REDIRECT;
+}
+
+static struct ps_fragment_note *find_note(struct ps_trace_memory *memory,
+					  const struct ps_fragment_key *key)
+{
+	for (unsigned i = 0; memory && i < PS_TRACE_NOTES; i++)
+		if (memory->notes[i].seen_ns && memcmp(&memory->keys[i], key, sizeof(*key)) == 0)
+			return &memory->notes[i];
+	return NULL;
+}
+
+static __s32 ps_look_gatherer(struct ps_frame *frame, __u32 group, __u32 hash)
+{
+	return ps_find_gatherer(frame, group, hash);
+}
+
+static __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+			      __u64 now_ns)
+{
+	const struct ps_fragment_note *note = find_note(frame->options->memory, key);
+
+	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
+}
+
+static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 host,
+			     __u64 now_ns)
+{
+	struct ps_trace_memory *memory = frame->options->memory;
+	struct ps_fragment_note *note = find_note(memory, key);
+
+	if (!memory)
+		return;
+	if (!note) {
+		note = &memory->notes[memory->next];
+		memory->keys[memory->next] = *key;
+		memory->next = (memory->next + 1) % PS_TRACE_NOTES;
+	}
+	*note = (struct ps_fragment_note){now_ns, host, 0};
+}
+
+static void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint)
+{
+	frame->hint = *hint;
 }
 
 static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
@@ -170,6 +215,7 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 		.ifindex = work.ifindex,
 		.site = verdict.site,
 		.host = verdict.host,
+		.hint = work.hint,
 		.frame = work.data,
 		.len = (size_t)(work.end - work.data),
 		.block = ps_move(block),

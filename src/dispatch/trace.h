@@ -17,12 +17,22 @@ enum {
 	PS_TRACE_FRAME_MAX = 65536 + 64,
 };
 
+enum { PS_TRACE_NOTES = 64 };
+
+/* Owners of packets whose first fragments came; zeros: none yet.  The oldest is forgotten. */
+struct ps_trace_memory {
+	struct ps_fragment_key keys[PS_TRACE_NOTES];
+	struct ps_fragment_note notes[PS_TRACE_NOTES];
+	unsigned next;
+};
+
 /* What the tables do not tell. */
 struct ps_trace_options {
-	bool expected;     /* a socket or the ledger knows the conversation */
-	unsigned ifindex;  /* by which the frame comes in */
-	uint64_t now_ns;   /* against table->config.fresh_until_ns */
-	unsigned headroom; /* before the frame, bytes, a multiple of 4 */
+	bool expected;                  /* a socket or the ledger knows the conversation */
+	unsigned ifindex;               /* by which the frame comes in */
+	uint64_t now_ns;                /* against table->config.fresh_until_ns */
+	unsigned headroom;              /* before the frame, bytes, a multiple of 4 */
+	struct ps_trace_memory *memory; /* of fragments; NULL: none came before */
 };
 
 enum ps_trace_action { PS_TRACE_PASS, PS_TRACE_TX, PS_TRACE_REDIRECT, PS_TRACE_DROP };
@@ -31,8 +41,9 @@ enum ps_trace_action { PS_TRACE_PASS, PS_TRACE_TX, PS_TRACE_REDIRECT, PS_TRACE_D
 struct ps_trace_result {
 	enum ps_dispatch_reason reason;
 	enum ps_trace_action action;
-	unsigned ifindex; /* to leave by, when action is TX or REDIRECT */
-	int site, host;   /* of the owner as far as it was asked for, -1: not */
+	unsigned ifindex;        /* to leave by, when action is TX or REDIRECT */
+	int site, host;          /* of the owner as far as it was asked for, -1: not */
+	struct ps_mtu_hint hint; /* given to user space; mtu 0: none */
 	const unsigned char *frame;
 	size_t len;
 	void *block; /* owned, holds the frame */

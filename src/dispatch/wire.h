@@ -45,6 +45,7 @@ enum {
 	PS_ECHO_LEN = 28,              /* IPv4 and ICMP header */
 	PS_UNREACHABLE_LEN = 28,       /* IPv4 and ICMP header, before the quote */
 	PS_QUOTE_MAX = 68,             /* longest IPv4 header and 8 bytes (RFC 792) */
+	PS_HINTS_PER_S = 100,          /* per CPU; a path has few bottlenecks */
 	PS_PAID_AHEAD_NS = 1000000000, /* a burst is what one second allows */
 };
 
@@ -58,6 +59,7 @@ enum {
 	PS_ICMP_TIME_EXCEEDED = 11,
 	PS_ICMP_PARAMETER = 12,
 	PS_ICMP_CODE_PORT = 3,
+	PS_ICMP_CODE_TOO_BIG = 4,
 };
 
 struct ps_vlan {
@@ -70,13 +72,15 @@ struct ps_icmp {
 	__be16 id, seq;
 };
 
+enum { PS_IS_ECHO = 1, PS_IS_ERROR };
+
 /* The conversation a packet belongs to, seen from the shared address.  An ICMP error belongs to
  * the conversation of the packet embedded in it; for echo our_port is the identifier. */
 struct ps_flow {
 	__be32 ours, peer;
 	__be16 our_port, peer_port;
 	__u8 protocol; /* of the conversation */
-	__u8 is_icmp;  /* the packet itself: echo or error, never to be rejected */
+	__u8 is_icmp;  /* the packet itself, never to be rejected: PS_IS_ECHO or PS_IS_ERROR */
 };
 
 /* Offset of the IPv4 header behind Ethernet and up to two VLAN tags; 0: none.  The header itself

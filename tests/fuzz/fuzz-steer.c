@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Any frame through the dispatcher's decision, in the world of the packet table.  Input: one byte
- * of options (known, stale, little head room), then the frame.
+ * of options (known, stale, little head room, after a first fragment), then the frame.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -39,9 +39,27 @@ static void judge(const struct ps_trace_result *r)
 	abort();
 }
 
+/* The frame as if it were a first fragment. */
+static int run_first(const uint8_t *frame, size_t len, const struct ps_trace_options *options)
+{
+	uint8_t first[FRAME_MAX];
+	struct ps_trace_result result;
+
+	if (len < 14 + 20 || len > sizeof(first))
+		return -1;
+	memcpy(first, frame, len);
+	put16(first + 14 + 6, 0x2000);
+	if (ps_trace_packet(world(), first, len, options, &result) < 0)
+		return -1;
+	judge(&result);
+	ps_trace_result_clear(&result);
+	return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
 	struct ps_trace_options options = {.ifindex = HERE, .now_ns = 1};
+	struct ps_trace_memory memory = {0};
 	struct ps_trace_result result;
 
 	if (len < 1)
@@ -49,6 +67,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	options.expected = data[0] & 1;
 	options.now_ns = data[0] & 2 ? UINT64_MAX : 1;
 	options.headroom = data[0] & 4 ? 16 : PS_TRACE_HEADROOM;
+	options.memory = &memory;
+	if (data[0] & 8 && run_first(data + 1, len - 1, &options) < 0)
+		return 0;
 	if (ps_trace_packet(world(), data + 1, len - 1, &options, &result) < 0)
 		return 0;
 	judge(&result);

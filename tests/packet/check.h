@@ -78,8 +78,9 @@ static inline void check_reset(const struct row *row, const unsigned char *in, s
 	assert_int_equal(get16(tcp + 12), 5 << 12 | row->flags);
 }
 
-static inline void check_unreachable(const struct row *row, const unsigned char *in,
-				     struct layout at, const unsigned char *out, size_t len)
+/* Destination unreachable with this code and second word of the ICMP header. */
+static inline void check_error(const struct row *row, const unsigned char *in, struct layout at,
+			       const unsigned char *out, size_t len, uint32_t code, uint32_t rest)
 {
 	size_t l2 = check_way_back(row, in, out);
 	const unsigned char *ip = out + l2, *asked = in + at.ip;
@@ -88,7 +89,8 @@ static inline void check_unreachable(const struct row *row, const unsigned char 
 	assert_int_equal(len, l2 + 28 + quote);
 	check_head(out, l2, ICMP, get32(asked + 16), get32(asked + 12));
 	assert_int_equal(get16(ip + 2), 28 + quote);
-	assert_int_equal(get16(ip + 20), 3 << 8 | 3);
+	assert_int_equal(get16(ip + 20), 3 << 8 | code);
+	assert_int_equal(get32(ip + 24), rest);
 	assert_int_equal(checksum(ip + 20, 8 + quote, 0), 0);
 	assert_memory_equal(ip + 28, asked, quote);
 }
@@ -128,13 +130,17 @@ static inline void check_output(const struct row *row, const unsigned char *in, 
 	switch (row->reason) {
 	case PS_REASON_TO_HOST:
 	case PS_REASON_TO_SITE:
+	case PS_REASON_TO_GATHERER:
 		check_encapsulated(row, in, at, out, len);
 		break;
 	case PS_REASON_REJECT_TCP:
 		check_reset(row, in, at, out, len);
 		break;
 	case PS_REASON_REJECT_ICMP:
-		check_unreachable(row, in, at, out, len);
+		check_error(row, in, at, out, len, 3, 0);
+		break;
+	case PS_REASON_TOO_BIG:
+		check_error(row, in, at, out, len, 4, 1500 - 28);
 		break;
 	case PS_REASON_ECHO_REPLY:
 		check_echo(row, in, at, out, len);

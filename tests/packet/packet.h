@@ -46,9 +46,12 @@ struct packet {
 	unsigned embedded_options;  /* IP, bytes, a multiple of 4 */
 	unsigned embedded_cut;      /* bytes missing at the end of its quote */
 	unsigned embedded_version;  /* preset: 4 */
+	unsigned icmp_mtu;          /* next-hop MTU in an ICMP error */
+	uint32_t embedded_dst;      /* preset: PEER */
+	unsigned embedded_len;      /* preset: 128 */
 	unsigned payload;           /* bytes behind the headers */
 	unsigned options;           /* IP, bytes, a multiple of 4 */
-	unsigned frag;              /* flags and offset */
+	unsigned frag, id;          /* flags and offset; identification */
 	unsigned version, ihl;      /* presets: 4, as options say */
 	int len_error;              /* added to the IP total length */
 	unsigned padding;           /* bytes behind the IP packet */
@@ -149,8 +152,9 @@ static inline size_t put_udp(unsigned char *at, unsigned sport, unsigned dport, 
 /* The packet that an ICMP error is about: ours, to the peer. */
 static inline size_t put_embedded(unsigned char *at, const struct packet *p)
 {
-	size_t n = put_ip(at, p->embedded_options, 20 + 8 + 100, p->embedded_frag, p->embedded,
-			  or_else(p->embedded_src, or_else(p->dst, A)), PEER);
+	size_t n = put_ip(at, p->embedded_options, or_else(p->embedded_len, 128), p->embedded_frag,
+			  p->embedded, or_else(p->embedded_src, or_else(p->dst, A)),
+			  or_else(p->embedded_dst, PEER));
 
 	at[0] = (unsigned char)((or_else(p->embedded_version, 4) << 4) |
 				(5 + p->embedded_options / 4));
@@ -170,6 +174,7 @@ static inline size_t put_icmp(unsigned char *at, const struct packet *p)
 	memset(at, 0, 8);
 	at[0] = (unsigned char)p->icmp;
 	at[1] = (unsigned char)p->icmp_code;
+	put16(at + 6, p->icmp_mtu);
 	if (p->embedded)
 		return 8 + put_embedded(at + 8, p);
 	put16(at + 4, p->dport);
@@ -205,6 +210,9 @@ static inline size_t put_inner(unsigned char *at, const struct packet *p)
 	if (protocol == TCP || protocol == UDP || protocol == ICMP)
 		put16(at + head + check, checksum(at + head, len - head,
 						  protocol == ICMP ? 0 : pseudo(at, len - head)));
+	put16(at + 4, p->id);
+	put16(at + 10, 0);
+	put16(at + 10, checksum(at, head, 0));
 	at[0] = (unsigned char)(or_else(p->version, 4) << 4 | or_else(p->ihl, 5 + p->options / 4));
 	put16(at + 2, (unsigned)((int)len + p->len_error));
 	return len;

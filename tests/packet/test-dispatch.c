@@ -86,6 +86,8 @@ static int tear_down(void **state)
 	return rmdir(pin_dir);
 }
 
+static struct ps_trace_memory memories[N_WORLDS];
+
 static enum ps_trace_action test_run(const struct ps_dispatch *kernel, const void *in, size_t len,
 				     unsigned char out[FRAME_MAX], size_t *ret_len)
 {
@@ -118,11 +120,28 @@ static unsigned counted_since(const uint64_t before[PS_REASON_MAX])
 	return reason;
 }
 
+static void take_hint(const struct ps_ip *dst, unsigned mtu, void *arg)
+{
+	struct ps_mtu_hint *hint = arg;
+
+	memcpy(hint->dst, dst->bytes, sizeof(hint->dst));
+	hint->mtu = mtu;
+}
+
+static void check_hint(const struct ps_mtu_hint *expected, enum world_kind world)
+{
+	struct ps_mtu_hint hint = {0};
+
+	assert_int_equal(ps_dispatch_hints_read(kernels[world], take_hint, &hint),
+			 expected->mtu != 0);
+	assert_memory_equal(&hint, expected, sizeof(hint));
+}
+
 /* The frame through both; returns the reason. */
 static unsigned run_both(const struct row *row, const unsigned char *in, size_t len,
 			 unsigned char out[FRAME_MAX], size_t *ret_len)
 {
-	struct ps_trace_options options = options_of(row);
+	struct ps_trace_options options = options_of(row, &memories[row->world]);
 	ps_auto(ps_trace_result_clear) struct ps_trace_result trace = {0};
 	uint64_t before[PS_REASON_MAX];
 	enum ps_trace_action action;
@@ -137,7 +156,19 @@ static unsigned run_both(const struct row *row, const unsigned char *in, size_t 
 			 row->sentence, len, ps_dispatch_reason_label(reason), action, *ret_len,
 			 ps_dispatch_reason_label(trace.reason), trace.action, trace.len);
 	assert_memory_equal(trace.frame, out, trace.len);
+	check_hint(&trace.hint, row->world);
 	return reason;
+}
+
+static void run_first(const struct row *row)
+{
+	const struct packet first = first_fragment(row);
+	unsigned char in[FRAME_MAX], out[FRAME_MAX];
+	struct layout at = make_frame(&first, in);
+	size_t len;
+
+	if (row->after_first)
+		run_both(row, in, at.len, out, &len);
 }
 
 static void every_row_goes_where_its_sentence_says(void **state)
@@ -146,8 +177,11 @@ static void every_row_goes_where_its_sentence_says(void **state)
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
 		unsigned char in[FRAME_MAX], out[FRAME_MAX];
 		struct layout at = make_frame(&rows[i].packet, in);
+		unsigned reason;
 		size_t len;
-		unsigned reason = run_both(&rows[i], in, at.len, out, &len);
+
+		run_first(&rows[i]);
+		reason = run_both(&rows[i], in, at.len, out, &len);
 
 		if (reason != rows[i].reason)
 			fail_msg("%s: %s", rows[i].sentence, ps_dispatch_reason_label(reason));
@@ -180,7 +214,7 @@ static void observing_counts_and_passes_every_packet_untouched(void **state)
 		uint64_t before[PS_REASON_MAX];
 		size_t len;
 
-		if (rows[i].world != USUAL)
+		if (rows[i].world != USUAL || rows[i].after_first)
 			continue;
 		assert_int_equal(ps_dispatch_counters(pin_dir, before), 0);
 		assert_int_equal(test_run(kernel, in, at.len, out, &len), PS_TRACE_PASS);

@@ -5,6 +5,7 @@
 
 #include "base/own.h"
 #include "check.h"
+#include "dispatch/steer-fragment.h"
 #include "dispatch/steer.h"
 #include "dispatch/trace.h"
 
@@ -27,16 +28,30 @@ static int drop_worlds(void **state)
 	return 0;
 }
 
+static void trace_first(const struct row *row, const struct ps_trace_options *options)
+{
+	const struct packet first = first_fragment(row);
+	ps_auto(ps_trace_result_clear) struct ps_trace_result result = {0};
+	unsigned char in[FRAME_MAX];
+	struct layout at = make_frame(&first, in);
+
+	if (row->after_first)
+		assert_int_equal(ps_trace_packet(worlds[row->world], in, at.len, options, &result),
+				 0);
+}
+
 static void every_row_goes_where_its_sentence_says(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
 		const struct row *row = &rows[i];
-		struct ps_trace_options options = options_of(row);
+		struct ps_trace_memory memory = {0};
+		struct ps_trace_options options = options_of(row, &memory);
 		unsigned char in[FRAME_MAX];
 		struct layout at = make_frame(&row->packet, in);
 		ps_auto(ps_trace_result_clear) struct ps_trace_result result = {0};
 
+		trace_first(row, &options);
 		assert_int_equal(ps_trace_packet(worlds[row->world], in, at.len, &options, &result),
 				 0);
 		if (result.reason != row->reason || result.action != row->action)
@@ -65,7 +80,8 @@ static void a_truncated_packet_is_never_forwarded(void **state)
 	(void)state;
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
 		const struct row *row = &rows[i];
-		struct ps_trace_options options = options_of(row);
+		struct ps_trace_memory memory = {0};
+		struct ps_trace_options options = options_of(row, &memory);
 		unsigned char in[FRAME_MAX];
 		struct layout at = make_frame(&row->packet, in);
 
@@ -195,6 +211,7 @@ static void answers_have_right_checksums_for_all_values(void **state)
 		struct ps_reset reset = {(uint32_t)rand() * 3u, (uint32_t)rand() * 3u, i & 1};
 		unsigned char *rst = malloc(40), *icmp = malloc(28 + 28 + i % 11 * 4);
 		unsigned quote = 28 + i % 11 * 4;
+		uint16_t mtu = i & 2 ? (uint16_t)rand() : 0;
 
 		assert_non_null(rst);
 		assert_non_null(icmp);
@@ -203,12 +220,98 @@ static void answers_have_right_checksums_for_all_values(void **state)
 		assert_int_equal(checksum(rst + 20, 20, pseudo(rst, 20)), 0);
 		for (unsigned k = 0; k < quote; k++)
 			icmp[28 + k] = (unsigned char)rand();
-		assert_true(ps_write_unreachable(icmp, icmp + 28 + quote, &flow, quote));
+		assert_true(ps_write_unreachable(icmp, icmp + 28 + quote, &flow, quote, mtu));
 		assert_int_equal(checksum(icmp, 20, 0), 0);
 		assert_int_equal(checksum(icmp + 20, 8 + quote, 0), 0);
-		assert_false(ps_write_unreachable(icmp, icmp + 28 + quote - 4, &flow, quote));
+		assert_int_equal(get32(icmp + 24), mtu);
+		assert_false(ps_write_unreachable(icmp, icmp + 28 + quote - 4, &flow, quote, mtu));
 		free(rst);
 		free(icmp);
+	}
+}
+
+static void a_note_about_a_first_fragment_ends_after_30_seconds(void **state)
+{
+	const struct row row = {
+		.packet = {.protocol = UDP, .payload = 8, .frag = 0x0010, .id = 1, .dport = FIRST},
+		.after_first = true};
+	struct ps_trace_memory memory = {0};
+	struct ps_trace_options options = options_of(&row, &memory);
+	uint64_t start_ns = options.now_ns;
+	unsigned char in[FRAME_MAX];
+	struct layout at = make_frame(&row.packet, in);
+
+	(void)state;
+	trace_first(&row, &options);
+	for (unsigned i = 0; i < 2; i++) {
+		ps_auto(ps_trace_result_clear) struct ps_trace_result result = {0};
+
+		options.now_ns = start_ns + UINT64_C(30000000000) - 1 + i;
+		assert_int_equal(ps_trace_packet(worlds[USUAL], in, at.len, &options, &result), 0);
+		assert_int_equal(result.reason, i ? PS_REASON_DROP_STRAY : PS_REASON_TO_HOST);
+	}
+}
+
+/* Routers that hash ports must not split them again. */
+static void all_fragments_of_a_packet_leave_by_one_outer_port(void **state)
+{
+	struct packet packet = {.protocol = UDP, .payload = 8, .id = 4, .dport = FIRST};
+	struct ps_trace_options options = {.ifindex = HERE, .headroom = PS_TRACE_HEADROOM};
+	unsigned port = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		ps_auto(ps_trace_result_clear) struct ps_trace_result result = {0};
+		unsigned char in[FRAME_MAX];
+		struct layout at;
+
+		packet.frag = i == 2 ? 0x0010 : 0x2000 | i * 8;
+		at = make_frame(&packet, in);
+		assert_int_equal(ps_trace_packet(worlds[USUAL], in, at.len, &options, &result), 0);
+		assert_int_equal(result.reason, PS_REASON_TO_GATHERER);
+		assert_true(i == 0 || get16(result.frame + 34) == port);
+		port = get16(result.frame + 34);
+	}
+}
+
+enum { N_GATHERERS = 8 };
+
+static unsigned gatherer(unsigned id, unsigned without)
+{
+	struct ps_fragment_key key = {htonl(PEER), htonl(A), htons((uint16_t)id), UDP, 0};
+	uint32_t best_score = 0;
+	unsigned best = 0;
+
+	for (unsigned host = 0; host < N_GATHERERS; host++) {
+		uint32_t score = ps_rendezvous_score(ps_fragment_hash(&key), htonl(SELF + host));
+
+		if (host != without && score > best_score) {
+			best_score = score;
+			best = host;
+		}
+	}
+	return best;
+}
+
+static void gathering_is_shared_evenly(void **state)
+{
+	unsigned n[N_GATHERERS] = {0};
+
+	(void)state;
+	for (unsigned id = 0; id < 65536; id++)
+		n[gatherer(id, N_GATHERERS)]++;
+	for (unsigned host = 0; host < N_GATHERERS; host++)
+		assert_in_range(n[host], 8192 - 400, 8192 + 400); /* 4 sigma are 339 */
+}
+
+static void a_host_that_leaves_takes_only_its_own_fragments_along(void **state)
+{
+	(void)state;
+	for (unsigned id = 0; id < 65536; id++) {
+		unsigned before = gatherer(id, N_GATHERERS);
+
+		if (before != 3)
+			assert_int_equal(gatherer(id, 3), before);
 	}
 }
 
@@ -249,6 +352,10 @@ int main(void)
 		cmocka_unit_test(outer_source_ports_spread_over_the_dynamic_range),
 		cmocka_unit_test(a_budget_allows_a_burst_of_one_second_and_then_its_rate),
 		cmocka_unit_test(the_outer_checksum_made_from_the_partial_sum_is_right),
+		cmocka_unit_test(a_note_about_a_first_fragment_ends_after_30_seconds),
+		cmocka_unit_test(all_fragments_of_a_packet_leave_by_one_outer_port),
+		cmocka_unit_test(gathering_is_shared_evenly),
+		cmocka_unit_test(a_host_that_leaves_takes_only_its_own_fragments_along),
 		cmocka_unit_test(the_manual_lists_every_reason_in_order),
 		cmocka_unit_test(answers_have_right_checksums_for_all_values),
 	};

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
+/*
+ * Sending a packet on to a host or a site, or telling its sender why not.
+ */
+#ifndef PS_DISPATCH_SEND_H
+#define PS_DISPATCH_SEND_H
+
+#include "dispatch/look.h"
+
+/* The answer to what came encapsulated leaves by the gateway; 0: that is not resolved. */
+PS_INLINE int ps_find_way_back(const struct ps_dispatch_config *config, struct ps_verdict *v)
+{
+	if (!v->came)
+		return 1;
+	ps_hop_read(&config->gateway, &v->hop);
+	return v->hop.ifindex != 0;
+}
+
+/* The packet in v is larger than v->peer takes.  Only what forbids fragments may draw an answer
+ * (RFC 1191 §4), and never an ICMP error (RFC 1122 §3.2.2). */
+PS_COLD __u32 ps_decide_too_big(struct ps_frame *frame, const struct iphdr *ip,
+				struct ps_verdict *v)
+{
+	const struct ps_dispatch_config *config = ps_look_config(frame);
+	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
+
+	if (!config || !(ip->frag_off & ps_be16(PS_DONT_FRAGMENT)) ||
+	    v->flow.is_icmp == PS_IS_ERROR)
+		return PS_REASON_DROP_TOO_BIG;
+	if (!ps_may_answer(ip->saddr) || (!v->came && ps_is_multicast(data, end)))
+		return PS_REASON_DROP_TOO_BIG;
+	v->quote_len = (__u16)ps_quote_len(ip);
+	v->answer_mtu = (__u16)(v->peer->mtu - PS_OVERHEAD_V4);
+	if (!ps_find_way_back(config, v))
+		return PS_REASON_DROP_NO_HOP;
+	if (!ps_look_budget(frame, PS_BUDGET_TOO_BIG, ps_look_clock(frame), config->reject_per_s))
+		return PS_REASON_DROP_ANSWER_LIMIT;
+	return PS_REASON_TOO_BIG;
+}
+
+/* Encapsulates towards peer, if that is possible. */
+PS_INLINE __u32 ps_decide_send(struct ps_frame *frame, const struct iphdr *ip, struct ps_verdict *v,
+			       const struct ps_peer *peer, __u32 port, __u32 reason)
+{
+	v->peer = peer;
+	v->goes = port;
+	ps_hop_read(&peer->hop, &v->hop);
+	if (!v->hop.ifindex)
+		return PS_REASON_DROP_NO_HOP;
+	if (v->ip_len + PS_OVERHEAD_V4 > peer->mtu)
+		return ps_decide_too_big(frame, ip, v);
+	return reason;
+}
+
+/* Sends to the site at which the address is, with the steps that port stands for. */
+PS_INLINE __u32 ps_decide_site(struct ps_frame *frame, const struct iphdr *ip, __u32 site,
+			       __u32 port, struct ps_verdict *v)
+{
+	const struct ps_peer *edge;
+
+	if (v->came)
+		return PS_REASON_DROP_OTHER_SITE;
+	edge = ps_look_edge(frame, site);
+	return edge ? ps_decide_send(frame, ip, v, edge, port, PS_REASON_TO_SITE)
+		    : PS_REASON_DROP_NO_HOP;
+}
+
+#endif
