@@ -139,8 +139,6 @@ int world_open(const struct world_options *options, struct world *ret)
 	ps_auto(world_close) struct world world = {.n_addresses = options->n_addresses};
 	int r;
 
-	if (options->is_v6)
-		return -EAFNOSUPPORT;
 	r = make_table(options->n_addresses, &table, &world.hot_host);
 	if (r >= 0)
 		r = load(options, table, &world.dispatch);

@@ -38,10 +38,8 @@ struct world_options {
 	int claims_fd;
 	unsigned n_addresses;
 	unsigned ifindex; /* by which every other host is reached */
-	bool is_v6;
 };
 
-/* -EAFNOSUPPORT: the table knows no addresses of this family. */
 int world_open(const struct world_options *options, struct world *ret);
 void world_close(struct world *world);
 /* What the kernel says each of the generation's maps costs, bytes; prints them unless quiet. */

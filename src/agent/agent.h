@@ -16,6 +16,7 @@
 #include "agent/net.h"
 #include "agent/peers.h"
 #include "agent/undo.h"
+#include "base/say.h"
 #include "dispatch/dispatch.h"
 #include "egress/egress.h"
 #include "plan/plan.h"
@@ -23,9 +24,13 @@
 
 enum {
 	PS_TICK_MS = 1000,
+	PS_USAGE_SHARE = 50, /* passes over all claims take at most 1/50 of the time */
 	PS_SWEEP_TICKS = 60, /* between removals of claims whose quarantine has ended */
+	PS_RETRY_MS = 5000,  /* between judgements of a plan that was refused */
 	PS_FRESH_MS = 5000,  /* how long a confirmed table may still give rejects */
 };
+
+#define PS_PIN_ROOT "/sys/fs/bpf/portslice"
 
 struct ps_agent_options {
 	const char *instance; /* names run and pin directories; one for each agent of a machine */
@@ -59,6 +64,10 @@ struct ps_active {
 	size_t n_addresses;
 	struct ps_egress_slice *slices;
 	size_t n_slices;
+	struct ps_hello_slice *in_use; /* of `slices`, when last looked */
+	size_t n_in_use;
+	struct ps_hold *holds; /* slices that still wait for their old holder; handover.h */
+	size_t n_holds;
 };
 
 struct ps_control;
@@ -75,16 +84,20 @@ struct ps_agent {
 	struct ps_control *control;
 	struct ps_mtus *mtus;
 	sd_event_source *peers_source, *store_source, *egress_source, *hints_source, *tend_source;
-	struct ps_store *store;   /* NULL while it cannot be opened */
-	uint64_t incarnation;     /* of the store last read */
-	uint64_t judged_revision; /* newest plan revision applied or refused */
-	char *store_trouble;      /* NULL: the store answers */
-	char *refusal;            /* why the store's newest plan is not in force; NULL: it is */
-	struct ps_active *active; /* NULL: no plan in force */
-	size_t n_differ;          /* hosts heard with another plan */
-	bool detached;            /* by the operator: follow nothing until `attach` */
+	struct ps_store *store;    /* NULL while it cannot be opened */
+	uint64_t incarnation;      /* of the store last read */
+	uint64_t judged_revision;  /* newest plan revision applied or refused */
+	char *store_trouble;       /* NULL: the store answers */
+	char *refusal;             /* why the store's newest plan is not in force; NULL: it is */
+	uint64_t refused_revision; /* of that plan; 0: the plan last in force, by an agent before */
+	uint64_t retry_ms;         /* when to judge a refused plan again */
+	char *host_trouble;        /* what could not be put back; NULL: all stands */
+	struct ps_active *active;  /* NULL: no plan in force */
+	char *differing;           /* names of hosts heard with another plan; NULL: none */
+	bool detached;             /* by the operator: follow nothing until `attach` */
 	bool tend_armed;
-	unsigned ticks; /* since the last sweep */
+	unsigned ticks;
+	uint64_t usage_due_ms; /* when to look again which slices are in use */
 	bool ready_sent;
 };
 
@@ -92,6 +105,13 @@ struct ps_agent {
  * a text for the operator (caller frees), one line for each finding. */
 int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_t revision,
 		   char **ret_why);
+/* Takes up the plan that an agent before this one had in force, and the pinned programs still
+ * follow.  -ENOENT: there is none. */
+int ps_agent_resume(struct ps_agent *agent, char **ret_why);
+/* The folder for pins; detaching removes it. */
+int ps_agent_make_pin_dir(const struct ps_agent *agent, char **ret_why);
+/* Applies the plan in force again: a cgroup was made anew, a slice held back may be taken. */
+void ps_agent_renew(struct ps_agent *agent);
 /* Why a plan would be refused, without touching anything; 0: it would not. */
 int ps_agent_judge(struct ps_agent *agent, const char *text, size_t len, char **ret_why);
 void ps_active_free(struct ps_active **active);
@@ -115,6 +135,8 @@ void ps_agent_follow(struct ps_agent *agent);
 /* Forgets what was judged, so that the next follow applies the store's plan again. */
 void ps_agent_forget(struct ps_agent *agent);
 int ps_agent_tick(struct ps_agent *agent);
+/* Says hello to all hosts now: the digest in force, the slices in use. */
+int ps_agent_tell_peers(struct ps_agent *agent);
 
 /* control.c */
 int ps_control_open(struct ps_agent *agent, struct ps_control **ret);
@@ -133,8 +155,4 @@ int ps_preflight_drop(void);
 
 /* Monotonic milliseconds, never 0. */
 uint64_t ps_agent_now_ms(void);
-/* printf into *ret_why, replacing what was there; returns `error`. */
-int ps_why(char **ret_why, int error, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
 #endif

@@ -11,12 +11,12 @@
  * it in place step by step.  If a step fails, the old generation is put back the same way.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "agent/agent.h"
+#include "agent/handover.h"
 #include "agent/log.h"
 #include "base/own.h"
 
@@ -26,20 +26,6 @@ uint64_t ps_agent_now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + 1;
-}
-
-int ps_why(char **ret_why, int error, const char *format, ...)
-{
-	char *text = NULL;
-	va_list args;
-	int n;
-
-	va_start(args, format);
-	n = vasprintf(&text, format, args);
-	va_end(args);
-	free(*ret_why);
-	*ret_why = n < 0 ? NULL : text;
-	return error;
 }
 
 static void clear_uplinks(struct ps_active *active)
@@ -56,8 +42,10 @@ void ps_active_free(struct ps_active **active)
 	ps_dispatch_free(&(*active)->dispatch);
 	ps_egress_free(&(*active)->egress);
 	clear_uplinks(*active);
+	ps_holds_free((*active)->holds, (*active)->n_holds);
 	free((*active)->addresses_be);
 	free((*active)->slices);
+	free((*active)->in_use);
 	free((*active)->own);
 	free((*active)->named);
 	ps_plan_free(&(*active)->plan);
@@ -78,7 +66,7 @@ static int explain(const struct ps_diags *diags, int error, char **ret_why)
 		fprintf(out, "%s%s:%u:%u: %s", i ? "\n" : "", diags->items[i].file,
 			diags->items[i].line, diags->items[i].column, diags->items[i].text);
 	fclose(out);
-	return ps_why(ret_why, error, "%s", text);
+	return ps_say(ret_why, error, "%s", text);
 }
 
 static int parse(const char *text, size_t len, struct ps_plan **ret, char **ret_why)
@@ -102,7 +90,7 @@ static int refuse(const struct ps_move *move, const char *user, uint64_t ports, 
 
 	if (ports)
 		snprintf(count, sizeof(count), " (%llu ports)", (unsigned long long)ports);
-	return ps_why(
+	return ps_say(
 		ret_why, -EBUSY,
 		"slice %s:%u-%u is in use by %s%s and would go to %s: drain %s first, or keep the slice where it is",
 		ps_ip_format(&move->address, address), move->ports.first,
@@ -151,26 +139,60 @@ static int judge_others(struct ps_agent *agent, const struct ps_plan *old,
 	return 0;
 }
 
-/* The plan that the kernel objects follow: in force now, or left by an agent before us. */
-static int old_plan(struct ps_agent *agent, struct ps_plan **ret_loaded, const struct ps_plan **ret)
+/* The text that an agent before us, or we, had in force; caller frees. */
+static int kept_text(const struct ps_agent *agent, char **ret, size_t *ret_len)
 {
 	ps_auto_mem char *path = NULL;
 	ps_auto_mem char *text = NULL;
-	ps_auto_mem char *why = NULL;
 	size_t size = 0;
 	FILE *file;
 	ssize_t n;
 
-	*ret = agent->active ? agent->active->plan : NULL;
-	if (*ret || asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0)
-		return 0;
+	if (asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0)
+		return -ENOMEM;
 	file = fopen(path, "re");
 	if (!file)
-		return 0;
+		return -errno;
 	n = getdelim(&text, &size, '\0', file);
 	fclose(file);
-	if (n > 0 && parse(text, (size_t)n, ret_loaded, &why) == 0)
-		*ret = *ret_loaded;
+	if (n <= 0)
+		return -ENOENT;
+	*ret = ps_move(text);
+	*ret_len = (size_t)n;
+	return 0;
+}
+
+/* The plan that the kernel objects follow: in force now, or left by an agent before us. */
+static const struct ps_plan *old_plan(struct ps_agent *agent, struct ps_plan **ret_loaded)
+{
+	ps_auto_mem char *text = NULL;
+	ps_auto_mem char *why = NULL;
+	size_t len;
+
+	if (agent->active)
+		return agent->active->plan;
+	if (kept_text(agent, &text, &len) < 0 || parse(text, len, ret_loaded, &why) < 0)
+		return NULL;
+	return *ret_loaded;
+}
+
+/* What must be so on this host before anything of a plan is put into the kernel. */
+static int judge_uplinks(struct ps_agent *agent, const struct ps_host *host, char **ret_why)
+{
+	for (size_t i = 0; i < host->n_uplinks; i++) {
+		const char *name = host->uplinks[i];
+		int r = 0;
+
+		if (!if_nametoindex(name))
+			return ps_say(
+				ret_why, -ENODEV,
+				"uplink `%s` of host `%s` does not exist here: name an interface that `ip link` shows",
+				name, host->name);
+		if (!agent->options.without_dispatch)
+			r = ps_dispatch_may_attach(agent->pin_dir, name, ret_why);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -178,19 +200,18 @@ static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_
 {
 	ps_auto(ps_plan_free) struct ps_plan *loaded = NULL;
 	ps_auto_mem struct ps_move *moves = NULL;
-	const struct ps_plan *old;
+	const struct ps_plan *old = old_plan(agent, &loaded);
+	int self = ps_plan_find_host(plan, agent->options.host), r;
 	size_t n;
-	int r = old_plan(agent, &loaded, &old);
 
-	if (r < 0)
-		return r;
-	if (ps_plan_find_host(plan, agent->options.host) == PS_PLAN_NONE)
-		return ps_why(
+	if (self == PS_PLAN_NONE)
+		return ps_say(
 			ret_why, -ENOENT,
 			"the plan has no host `%s`: add it under `hosts`, or start portsliced with --host NAME",
 			agent->options.host);
-	if (!old || agent->options.observe)
-		return 0;
+	r = judge_uplinks(agent, &plan->hosts[self], ret_why);
+	if (r < 0 || !old || agent->options.observe)
+		return r;
 	r = ps_plan_moves(old, plan, &moves, &n);
 	if (r == 0)
 		r = judge_own(agent, moves, n, ret_why);
@@ -207,7 +228,7 @@ int ps_agent_judge(struct ps_agent *agent, const char *text, size_t len, char **
 	return r < 0 ? r : judge(agent, plan, ret_why);
 }
 
-static int note_uplinks(struct ps_active *active, const struct ps_host *host, char **ret_why)
+static int note_uplinks(struct ps_active *active, const struct ps_host *host)
 {
 	active->uplinks = calloc(host->n_uplinks + 1, sizeof(*active->uplinks));
 	if (!active->uplinks)
@@ -219,11 +240,6 @@ static int note_uplinks(struct ps_active *active, const struct ps_host *host, ch
 		if (!uplink->name)
 			return -ENOMEM;
 		uplink->ifindex = if_nametoindex(uplink->name);
-		if (!uplink->ifindex)
-			return ps_why(
-				ret_why, -ENODEV,
-				"uplink `%s` of host `%s` does not exist here: name an interface that `ip link` shows",
-				uplink->name, host->name);
 	}
 	return 0;
 }
@@ -262,16 +278,20 @@ static int load_dispatch(struct ps_agent *agent, struct ps_active *active, char 
 /* Everything that can be made without changing what packets meet. */
 static int prepare(struct ps_agent *agent, struct ps_active *active, char **ret_why)
 {
-	int r = ps_compile_addresses(active->plan, active->self, &active->addresses_be,
-				     &active->n_addresses);
+	int r = ps_plan_digest(active->plan, active->digest);
 
+	if (r == 0)
+		r = ps_handover_hold(agent, active);
+	if (r == 0)
+		r = ps_compile_addresses(active->plan, active->self, &active->addresses_be,
+					 &active->n_addresses);
 	if (r == 0)
 		r = ps_compile_slices(active->plan, active->self, &active->slices,
 				      &active->n_slices);
 	if (r == 0)
-		r = note_uplinks(active, &active->plan->hosts[active->self], ret_why);
+		r = note_uplinks(active, &active->plan->hosts[active->self]);
 	if (r == 0)
-		r = ps_plan_digest(active->plan, active->digest);
+		r = ps_agent_make_pin_dir(agent, ret_why);
 	if (r == 0)
 		r = ps_agent_find_cgroups(agent, active, ret_why);
 	if (r == 0)
@@ -301,16 +321,32 @@ static int keep_text(struct ps_agent *agent, const char *text)
 	return rename(fresh, path) < 0 ? -errno : 0;
 }
 
-/* Puts back what stood before a failed change. */
+/* Puts back what stood before a failed change.  What an agent before us left stands on as it is:
+ * live connections hang on it. */
 static void fall_back(struct ps_agent *agent)
 {
 	ps_auto_mem char *why = NULL;
+	ps_auto_mem char *kept = NULL;
+	size_t len;
 
-	if (!agent->active)
-		ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
-	else if (ps_agent_stand(agent, agent->active, &why) < 0)
+	if (!agent->active) {
+		/* Before its ring buffer goes with the failed generation. */
+		agent->egress_source = sd_event_source_disable_unref(agent->egress_source);
+		if (kept_text(agent, &kept, &len) == -ENOENT)
+			ps_agent_detach(agent->pin_dir, agent->run_dir, agent->undo, agent->net);
+	} else if (ps_agent_stand(agent, agent->active, &why) < 0) {
 		ps_log(LOG_ERR, "cannot put back the plan of revision %llu: %s",
 		       (unsigned long long)agent->active->revision, why ? why : "no memory");
+	}
+}
+
+int ps_agent_resume(struct ps_agent *agent, char **ret_why)
+{
+	ps_auto_mem char *text = NULL;
+	size_t len;
+	int r = kept_text(agent, &text, &len);
+
+	return r < 0 ? r : ps_agent_apply(agent, text, len, 0, ret_why);
 }
 
 int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_t revision,
@@ -333,13 +369,30 @@ int ps_agent_apply(struct ps_agent *agent, const char *text, size_t len, uint64_
 	fresh->self = (unsigned)ps_plan_find_host(fresh->plan, agent->options.host);
 	r = prepare(agent, fresh, ret_why);
 	if (r == 0) {
-		r = ps_agent_stand(agent, fresh, ret_why);
+		r = ps_handover_let_go(agent, fresh, ret_why);
+		if (r == 0)
+			r = ps_agent_stand(agent, fresh, ret_why);
 		if (r < 0)
 			fall_back(agent);
 	}
 	if (r < 0)
-		return *ret_why ? r : ps_why(ret_why, r, "%s", strerror(-r));
+		return *ret_why ? r : ps_say(ret_why, r, "%s", strerror(-r));
 	ps_active_free(&agent->active);
 	agent->active = ps_move(fresh);
-	return keep_text(agent, agent->active->text);
+	r = agent->options.observe ? 0 : keep_text(agent, agent->active->text);
+	if (r < 0)
+		ps_log(LOG_WARNING, "cannot keep the plan in %s for a restart: %s", agent->run_dir,
+		       strerror(-r));
+	ps_agent_tell_peers(agent); /* somebody may wait for us to let go */
+	return 0;
+}
+
+void ps_agent_renew(struct ps_agent *agent)
+{
+	const struct ps_active *active = agent->active;
+	ps_auto_mem char *why = NULL;
+	int r = ps_agent_apply(agent, active->text, strlen(active->text), active->revision, &why);
+
+	if (r < 0)
+		ps_log(LOG_ERR, "cannot renew the plan in force: %s", why ? why : strerror(-r));
 }

@@ -7,8 +7,9 @@
  *   {"verb": "events", "follow": true}        -> {"ok": {...}} for each event, until hang-up
  *
  * Anybody on the machine may read; verbs that change something ask for uid 0 or the daemon's own
- * (SO_PEERCRED).  A client that does not read its answers fills its own buffer and is cut off;
- * nothing here ever blocks the loop.
+ * (SO_PEERCRED), who may also send long requests and be many.  Nothing here ever blocks the loop: a
+ * client is served one request at a time, and not heard again before it has taken the answer, so
+ * one that does not read holds one answer; a follower that does not read is cut off.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -23,7 +24,9 @@
 
 enum {
 	REQUEST_MAX = 40 * 1024 * 1024, /* a plan as a JSON string */
-	PENDING_MAX = 256 * 1024 * 1024,
+	REQUEST_MAX_OTHERS = 64 * 1024, /* of anybody but root */
+	BACKLOG_MAX = 1024 * 1024,      /* events that a follower has not taken yet, bytes */
+	CLIENTS_MAX = 64,               /* beyond, only root's; far from RLIMIT_NOFILE's 1024 */
 	READ_SIZE = 65536,
 };
 
@@ -34,7 +37,8 @@ struct client {
 	int fd;
 	bool trusted, following;
 	char *in, *out;
-	size_t n_in, n_out;
+	size_t n_in, n_searched; /* bytes read; of them known to hold no newline */
+	size_t n_out, n_sent;
 };
 
 struct ps_control {
@@ -42,6 +46,7 @@ struct ps_control {
 	sd_event_source *source;
 	char *path;
 	struct client *clients;
+	unsigned n_clients;
 };
 
 static void drop_client(struct client *client)
@@ -51,6 +56,7 @@ static void drop_client(struct client *client)
 	while (*at != client)
 		at = &(*at)->next;
 	*at = client->next;
+	client->control->n_clients--;
 	sd_event_source_disable_unref(client->source);
 	ps_fd_drop(&client->fd);
 	free(client->in);
@@ -81,7 +87,7 @@ static void answer(struct client *client, const char *key, json_t *value)
 	char *out;
 
 	json_decref(line);
-	if (!text || client->n_out + len > PENDING_MAX)
+	if (!text)
 		return;
 	out = realloc(client->out, client->n_out + len + 1);
 	if (!out)
@@ -90,14 +96,19 @@ static void answer(struct client *client, const char *key, json_t *value)
 	out[client->n_out + len] = '\n';
 	client->out = out;
 	client->n_out += len + 1;
-	sd_event_source_set_io_events(client->source, EPOLLIN | EPOLLOUT);
+	sd_event_source_set_io_events(client->source, EPOLLOUT);
 }
 
 void ps_control_publish(struct ps_control *control, const json_t *event)
 {
-	for (struct client *client = control->clients; client; client = client->next)
-		if (client->following)
+	for (struct client *client = control->clients; client; client = client->next) {
+		if (!client->following)
+			continue;
+		if (client->n_out - client->n_sent > BACKLOG_MAX)
+			(void)shutdown(client->fd, SHUT_RDWR); /* on_client() then drops it */
+		else
 			answer(client, "ok", json_deep_copy(event));
+	}
 }
 
 static void verb_status(struct client *client, const json_t *request)
@@ -245,54 +256,81 @@ static void serve(struct client *client, const char *line, size_t len)
 /* False when the client is to be dropped. */
 static bool take_input(struct client *client)
 {
+	size_t max = client->trusted ? REQUEST_MAX : REQUEST_MAX_OTHERS;
 	char *in = realloc(client->in, client->n_in + READ_SIZE);
-	char *end;
 	ssize_t n;
 
-	if (!in || client->n_in > REQUEST_MAX)
+	if (!in || client->n_in > max)
 		return false;
 	client->in = in;
 	n = read(client->fd, in + client->n_in, READ_SIZE);
 	if (n <= 0)
 		return n < 0 && errno == EAGAIN;
 	client->n_in += (size_t)n;
-	while ((end = memchr(client->in, '\n', client->n_in))) {
-		size_t len = (size_t)(end - client->in);
-
-		serve(client, client->in, len);
-		client->n_in -= len + 1;
-		memmove(client->in, end + 1, client->n_in);
-	}
 	return true;
+}
+
+/* True when a whole request is there; it ends before *ret_end. */
+static bool find_request(struct client *client, const char **ret_end)
+{
+	size_t from = client->n_searched;
+
+	*ret_end =
+		client->n_in > from ? memchr(client->in + from, '\n', client->n_in - from) : NULL;
+	client->n_searched = *ret_end ? from : client->n_in;
+	return *ret_end != NULL;
+}
+
+static void serve_next(struct client *client)
+{
+	const char *end;
+	size_t len;
+
+	if (!find_request(client, &end))
+		return;
+	len = (size_t)(end - client->in);
+	serve(client, client->in, len);
+	client->n_in -= len + 1;
+	client->n_searched = 0;
+	memmove(client->in, client->in + len + 1, client->n_in);
 }
 
 static bool give_output(struct client *client)
 {
-	ssize_t n = send(client->fd, client->out, client->n_out, MSG_NOSIGNAL | MSG_DONTWAIT);
+	ssize_t n = send(client->fd, client->out + client->n_sent, client->n_out - client->n_sent,
+			 MSG_NOSIGNAL | MSG_DONTWAIT);
 
 	if (n < 0)
 		return errno == EAGAIN;
-	client->n_out -= (size_t)n;
-	memmove(client->out, client->out + n, client->n_out);
-	if (!client->n_out)
-		sd_event_source_set_io_events(client->source, EPOLLIN);
+	client->n_sent += (size_t)n;
+	if (client->n_sent == client->n_out) {
+		free(client->out);
+		client->out = NULL;
+		client->n_out = client->n_sent = 0;
+	}
 	return true;
 }
 
 static int on_client(sd_event_source *source, int fd, uint32_t mask, void *arg)
 {
 	struct client *client = arg;
+	const char *end;
 	bool keep = true;
 
-	(void)source, (void)fd;
+	(void)fd;
 	if (mask & EPOLLIN)
 		keep = take_input(client);
 	else if (mask & (EPOLLHUP | EPOLLERR))
 		keep = false;
+	if (keep && !client->n_out)
+		serve_next(client);
 	if (keep && client->n_out)
 		keep = give_output(client);
 	if (!keep)
 		drop_client(client);
+	else
+		sd_event_source_set_io_events(
+			source, client->n_out || find_request(client, &end) ? EPOLLOUT : EPOLLIN);
 	return 0;
 }
 
@@ -306,6 +344,11 @@ static bool trusted_peer(int fd)
 	return peer.uid == 0 || peer.uid == geteuid();
 }
 
+static bool is_welcome(const struct client *client)
+{
+	return client->trusted || client->control->n_clients < CLIENTS_MAX;
+}
+
 static int on_connection(sd_event_source *source, int fd, uint32_t mask, void *arg)
 {
 	struct ps_control *control = arg;
@@ -316,13 +359,15 @@ static int on_connection(sd_event_source *source, int fd, uint32_t mask, void *a
 		return 0;
 	client->control = control;
 	client->fd = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (client->fd < 0 || sd_event_add_io(control->agent->loop, &client->source, client->fd,
-					      EPOLLIN, on_client, client) < 0) {
+	client->trusted = client->fd >= 0 && trusted_peer(client->fd);
+	if (client->fd < 0 || !is_welcome(client) ||
+	    sd_event_add_io(control->agent->loop, &client->source, client->fd, EPOLLIN, on_client,
+			    client) < 0) {
 		ps_fd_drop(&client->fd);
 		free(client);
 		return 0;
 	}
-	client->trusted = trusted_peer(client->fd);
+	control->n_clients++;
 	client->next = control->clients;
 	control->clients = client;
 	return 0;
@@ -338,7 +383,7 @@ static int listen_at(const char *path)
 	strcpy(here.sun_path, path);
 	(void)unlink(path); /* the lock says that no other agent lives */
 	if (fd < 0 || bind(fd, (const struct sockaddr *)&here, sizeof(here)) < 0 ||
-	    chmod(path, 0666) < 0 || listen(fd, 16) < 0)
+	    chmod(path, 0666) < 0 || listen(fd, SOMAXCONN) < 0)
 		return -errno;
 	return ps_fd_move(&fd);
 }

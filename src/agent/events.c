@@ -136,6 +136,13 @@ static void format_endpoint(uint32_t ip4_be, uint16_t port_be, char *ret, size_t
 	snprintf(ret, size, "%s:%u", text, ntohs(port_be));
 }
 
+/* A program chooses its own name: nothing but printable ASCII goes into logs and JSON. */
+static void copy_name(const char comm[PS_COMM_LEN], char ret[PS_COMM_LEN + 1])
+{
+	for (size_t i = 0; i < PS_COMM_LEN && comm[i]; i++)
+		ret[i] = comm[i] < ' ' || comm[i] > '~' ? '?' : comm[i];
+}
+
 static const char *pool_of(const struct ps_plan *plan, unsigned self, unsigned class)
 {
 	int pool = class < plan->n_classes ? ps_plan_class_pool(plan, class, self) : PS_PLAN_NONE;
@@ -153,7 +160,7 @@ void ps_events_add_egress(struct ps_events *events, const struct ps_plan *plan, 
 	const char *advice = advice_for(record->reason);
 	json_t *more;
 
-	memcpy(comm, record->comm, PS_COMM_LEN);
+	copy_name(record->comm, comm);
 	format_endpoint(record->src, record->sport, source, sizeof(source));
 	format_endpoint(record->dst, record->dport, destination, sizeof(destination));
 	more = json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "host",

@@ -79,6 +79,19 @@ static int refresh_edges(struct resolver *resolver, const struct ps_plan *plan, 
 	return 0;
 }
 
+/* Where answers to packets that another site sent here leave.  Routers that tell hosts every route
+ * give them no default one: then by the way to the other sites. */
+static struct ps_hop resolve_gateway(struct resolver *resolver, const struct ps_plan *plan,
+				     unsigned self)
+{
+	struct ps_hop hop = resolve(resolver, inet_addr(somewhere), 0);
+
+	for (unsigned i = 0; i < plan->n_sites && !hop.ifindex; i++)
+		if (i != plan->hosts[self].site && plan->sites[i].has_edge)
+			hop = resolve(resolver, ps_ip_v4_be(&plan->sites[i].edge), 0);
+	return hop;
+}
+
 int ps_hops_refresh(struct ps_net *net, const struct ps_plan *plan, unsigned self,
 		    struct ps_dispatch *dispatch)
 {
@@ -92,7 +105,7 @@ int ps_hops_refresh(struct ps_net *net, const struct ps_plan *plan, unsigned sel
 	resolver.links = links;
 	if (plan->hosts[self].underlay_interface)
 		resolver.oif = if_nametoindex(plan->hosts[self].underlay_interface);
-	gateway = resolve(&resolver, inet_addr(somewhere), 0);
+	gateway = resolve_gateway(&resolver, plan, self);
 	r = ps_dispatch_set_gateway(dispatch, &gateway);
 	if (r == 0)
 		r = refresh_hosts(&resolver, plan, self, dispatch);

@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,10 +36,9 @@
 #include "base/own.h"
 
 enum { EXIT_USE = 1, EXIT_REFUSED = 2 };
-enum { TEND_DELAY_MS = 50 };
+enum { TEND_DELAY_MS = 50, TRIM_BYTES = 256 * 1024 };
 
 static const char run_root[] = "/run/portslice";
-static const char pin_root[] = "/sys/fs/bpf/portslice";
 
 static const char help[] =
 	"usage: portsliced [OPTIONS]\n"
@@ -71,19 +71,14 @@ static int make_dirs(struct ps_agent *agent, char **ret_why)
 	int r;
 
 	if (asprintf(&agent->run_dir, "%s/%s", run_root, agent->options.instance) < 0 ||
-	    asprintf(&agent->pin_dir, "%s/%s", pin_root, agent->options.instance) < 0)
+	    asprintf(&agent->pin_dir, "%s/%s", PS_PIN_ROOT, agent->options.instance) < 0)
 		return -ENOMEM;
 	r = ensure_dir(run_root);
 	if (r == 0)
 		r = ensure_dir(agent->run_dir);
 	if (r < 0)
-		return ps_why(ret_why, r, "cannot create %s: %s", agent->run_dir, strerror(-r));
-	r = ensure_dir(pin_root);
-	if (r == 0)
-		r = ensure_dir(agent->pin_dir);
-	if (r < 0)
-		return ps_why(ret_why, r, "cannot create %s: %s", agent->pin_dir, strerror(-r));
-	return 0;
+		return ps_say(ret_why, r, "cannot create %s: %s", agent->run_dir, strerror(-r));
+	return ps_agent_make_pin_dir(agent, ret_why);
 }
 
 static int take_lock(struct ps_agent *agent, char **ret_why)
@@ -94,9 +89,9 @@ static int take_lock(struct ps_agent *agent, char **ret_why)
 		return -ENOMEM;
 	agent->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (agent->lock_fd < 0)
-		return ps_why(ret_why, -errno, "cannot open %s: %s", path, strerror(errno));
+		return ps_say(ret_why, -errno, "cannot open %s: %s", path, strerror(errno));
 	if (flock(agent->lock_fd, LOCK_EX | LOCK_NB) < 0)
-		return ps_why(
+		return ps_say(
 			ret_why, -errno,
 			"another portsliced runs as instance `%s`: stop it, or choose another --instance",
 			agent->options.instance);
@@ -112,7 +107,7 @@ static int open_journal(struct ps_agent *agent, char **ret_why)
 		return -ENOMEM;
 	r = ps_undo_open(path, &agent->undo);
 	if (r < 0)
-		return ps_why(ret_why, r, "%s: %s (remove it if the host was rebooted or cleaned)",
+		return ps_say(ret_why, r, "%s: %s (remove it if the host was rebooted or cleaned)",
 			      path, r == -EBADMSG ? "damaged" : strerror(-r));
 	return 0;
 }
@@ -141,6 +136,7 @@ static int on_tend(sd_event_source *source, uint64_t usec, void *arg)
 
 	(void)usec;
 	agent->tend_armed = false;
+	agent->retry_ms = 0; /* what a plan was refused for may be there now */
 	ps_agent_tend(agent);
 	return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 }
@@ -206,15 +202,32 @@ static void agent_free(struct ps_agent **agent)
 	free((*agent)->run_dir);
 	free((*agent)->pin_dir);
 	free((*agent)->store_trouble);
+	free((*agent)->differing);
 	free((*agent)->refusal);
+	free((*agent)->host_trouble);
 	free(*agent);
 }
 
+/* A URL that no back end knows never gets better; everything else may (follow.c). */
+static int check_store_url(const struct ps_agent *agent, char **ret_why)
+{
+	ps_auto(ps_store_close) struct ps_store *store = NULL;
+	ps_auto_mem char *message = NULL;
+	int r = ps_store_open(agent->options.store_url, &store, &message);
+
+	if (r != -EINVAL)
+		return 0;
+	return ps_say(ret_why, r, "--store %s: %s", agent->options.store_url,
+		      message ? message : strerror(-r));
+}
+
 /* What both running and detaching need. */
-static int open_common(struct ps_agent *agent, char **ret_why)
+static int open_common(struct ps_agent *agent, bool detach, char **ret_why)
 {
 	int r = ps_preflight(&agent->options, ret_why);
 
+	if (r == 0 && !detach)
+		r = check_store_url(agent, ret_why);
 	if (r == 0)
 		r = make_dirs(agent, ret_why);
 	if (r == 0)
@@ -241,7 +254,7 @@ static int open_agent(struct ps_agent *agent, char **ret_why)
 	if (r == 0) {
 		r = ps_control_open(agent, &agent->control);
 		if (r < 0)
-			return ps_why(ret_why, r, "cannot open the control socket in %s: %s",
+			return ps_say(ret_why, r, "cannot open the control socket in %s: %s",
 				      agent->run_dir, strerror(-r));
 	}
 	if (r == 0)
@@ -262,8 +275,21 @@ static int run_detach(struct ps_agent *agent)
 			(void)unlink(path);
 	}
 	(void)rmdir(agent->run_dir);
-	(void)rmdir(pin_root);
 	return r;
+}
+
+/* Observing programs in place of the running ones would open the host. */
+static int refuse_to_replace(const struct ps_agent *agent, char **ret_why)
+{
+	ps_auto_mem char *path = NULL;
+
+	if (asprintf(&path, "%s/plan.yaml", agent->run_dir) < 0)
+		return -ENOMEM;
+	if (access(path, F_OK) < 0)
+		return 0;
+	return ps_say(ret_why, -EBUSY,
+		      "instance `%s` is attached: `portslice detach` it before observing",
+		      agent->options.instance);
 }
 
 static int run(const struct ps_agent_options *options, bool detach, char **ret_why)
@@ -275,12 +301,17 @@ static int run(const struct ps_agent_options *options, bool detach, char **ret_w
 		return -ENOMEM;
 	agent->options = *options;
 	agent->lock_fd = -1;
-	r = open_common(agent, ret_why);
+	(void)mallopt(M_TRIM_THRESHOLD,
+		      TRIM_BYTES); /* else glibc keeps what a large request took */
+	r = open_common(agent, detach, ret_why);
 	if (r < 0)
 		return r;
 	if (detach)
 		return run_detach(agent);
-	r = open_agent(agent, ret_why);
+	if (options->observe)
+		r = refuse_to_replace(agent, ret_why);
+	if (r == 0)
+		r = open_agent(agent, ret_why);
 	if (r < 0)
 		return r;
 	ps_log(LOG_NOTICE, "host %s, instance %s, store %s%s", options->host, options->instance,

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <linux/neighbour.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,7 +34,9 @@ enum {
 	REPLY_SIZE =
 		32768, /* bytes; a dump's message is at most this long (rtnetlink's own limit) */
 	LOOPBACK_IFINDEX = 1,
-	ROUTE_PROTOCOL = 186, /* rtm_protocol of our routes; free in iproute2's rt_protos */
+	DUMP_TRIES = 8,
+	ROUTE_PROTOCOL =
+		190, /* rtm_protocol of our routes; nobody else has it in linux/rtnetlink.h */
 };
 
 struct ps_net {
@@ -130,6 +133,35 @@ static int converse(struct ps_net *net, struct nlmsghdr *header, mnl_cb_t each, 
 	return 0;
 }
 
+/* What is left of a broken conversation must not be taken for the answer to the next. */
+static int reopen(struct ps_net *net)
+{
+	struct mnl_socket *fresh = open_socket(0, 0);
+
+	if (!fresh)
+		return -errno;
+	mnl_socket_close(net->requests);
+	net->requests = fresh;
+	net->port = mnl_socket_get_portid(fresh);
+	return 0;
+}
+
+/* As converse(), for a dump that fills a list of *n elements: begun again when the kernel says that
+ * things changed meanwhile (NLM_F_DUMP_INTR). */
+static int dump(struct ps_net *net, struct nlmsghdr *header, mnl_cb_t each, void *list, size_t *n)
+{
+	int r = -EINTR;
+
+	for (int i = 0; i < DUMP_TRIES && r == -EINTR; i++) {
+		*n = 0;
+		header->nlmsg_seq = ++net->sequence;
+		r = converse(net, header, each, list);
+		if (r < 0 && reopen(net) < 0)
+			return r;
+	}
+	return r;
+}
+
 struct link_list {
 	struct ps_net_link *items;
 	size_t n;
@@ -170,7 +202,7 @@ int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n)
 	int r;
 
 	mnl_nlmsg_put_extra_header(header, sizeof(struct ifinfomsg));
-	r = converse(net, header, take_link, &list);
+	r = dump(net, header, take_link, &list, &list.n);
 	if (r < 0) {
 		free(list.items);
 		return r;
@@ -270,6 +302,55 @@ int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8
 	if (!search.found)
 		return -ENOENT;
 	memcpy(ret_mac, search.mac, sizeof(search.mac));
+	return 0;
+}
+
+struct address_list {
+	uint32_t *items_be;
+	size_t n;
+};
+
+static int take_local_route(const struct nlmsghdr *header, void *arg)
+{
+	const struct rtmsg *route = mnl_nlmsg_get_payload(header);
+	struct address_list *list = arg;
+	const struct nlattr *attr;
+	uint32_t *grown;
+
+	if (route->rtm_table != RT_TABLE_LOCAL || route->rtm_protocol != ROUTE_PROTOCOL ||
+	    route->rtm_dst_len != 32)
+		return MNL_CB_OK;
+	mnl_attr_for_each(attr, header, sizeof(*route))
+	{
+		if (mnl_attr_get_type(attr) != RTA_DST)
+			continue;
+		grown = reallocarray(list->items_be, list->n + 1, sizeof(*grown));
+		if (!grown) {
+			errno = ENOMEM;
+			return MNL_CB_ERROR;
+		}
+		grown[list->n++] = mnl_attr_get_u32(attr);
+		list->items_be = grown;
+	}
+	return MNL_CB_OK;
+}
+
+int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n)
+{
+	char buffer[MNL_NLMSG_HDRLEN + 64];
+	struct nlmsghdr *header = request(net, buffer, RTM_GETROUTE, NLM_F_DUMP);
+	struct rtmsg *route = mnl_nlmsg_put_extra_header(header, sizeof(*route));
+	struct address_list list = {0};
+	int r;
+
+	route->rtm_family = AF_INET;
+	r = dump(net, header, take_local_route, &list, &list.n);
+	if (r < 0) {
+		free(list.items_be);
+		return r;
+	}
+	*ret_be = list.items_be;
+	*ret_n = list.n;
 	return 0;
 }
 

@@ -40,6 +40,8 @@ int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n);
 int ps_net_route(struct ps_net *net, uint32_t dst_be, unsigned oif, struct ps_net_route *ret);
 /* -ENOENT: not resolved. */
 int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8_t ret_mac[6]);
+/* The addresses of all routes made by the next call, by whomever; the caller frees *ret_be. */
+int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n);
 /* Adds or removes `local ADDRESS dev lo`.  Adding twice and removing what is not there succeed. */
 int ps_net_local_route(struct ps_net *net, uint32_t ip_be, bool add);
 

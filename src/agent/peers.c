@@ -113,7 +113,7 @@ static int rebind(struct ps_peers *peers, uint32_t ip4_be)
 	return 0;
 }
 
-static struct peer *find(struct ps_peers *peers, const char *name)
+static struct peer *find(const struct ps_peers *peers, const char *name)
 {
 	for (size_t i = 0; i < peers->n; i++)
 		if (peers->items[i].name && strcmp(peers->items[i].name, name) == 0)
@@ -268,6 +268,15 @@ bool ps_peers_view(const struct ps_peers *peers, size_t i, uint64_t now_ms,
 				     ? PS_PEER_AGREES
 				     : PS_PEER_DIFFERS;
 	return true;
+}
+
+bool ps_peers_lags(const struct ps_peers *peers, const char *host,
+		   const uint8_t digest[PS_PLAN_DIGEST_LEN], uint64_t now_ms)
+{
+	const struct peer *peer = find(peers, host);
+
+	return peer && heard(peer, now_ms) &&
+	       memcmp(peer->digest, digest, sizeof(peer->digest)) != 0;
 }
 
 const char *ps_peers_user(const struct ps_peers *peers, uint32_t ip4_be, uint16_t slice,

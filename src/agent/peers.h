@@ -45,6 +45,9 @@ void ps_peers_receive(struct ps_peers *peers, uint64_t now_ms);
 /* One entry for each host of the plan but self, in its order; false past the end. */
 bool ps_peers_view(const struct ps_peers *peers, size_t i, uint64_t now_ms,
 		   struct ps_peer_view *ret);
+/* True when the host was heard not long ago and runs another plan than the one of this digest. */
+bool ps_peers_lags(const struct ps_peers *peers, const char *host,
+		   const uint8_t digest[PS_PLAN_DIGEST_LEN], uint64_t now_ms);
 /* The host that said, not long ago, that it uses this slice; NULL: nobody did. */
 const char *ps_peers_user(const struct ps_peers *peers, uint32_t ip4_be, uint16_t slice,
 			  uint64_t now_ms);

@@ -35,7 +35,7 @@ static int check_capabilities(char **ret_why)
 	}
 	if (!*missing)
 		return 0;
-	return ps_why(
+	return ps_say(
 		ret_why, -EPERM,
 		"missing capability %s: run as root, or give it with AmbientCapabilities= in the systemd unit",
 		missing);
@@ -49,7 +49,7 @@ static int check_bpffs(char **ret_why)
 		return 0;
 	if (mount("bpf", bpffs_path, "bpf", 0, NULL) == 0)
 		return 0;
-	return ps_why(ret_why, -errno,
+	return ps_say(ret_why, -errno,
 		      "%s is not a BPF file system and cannot be mounted: mount -t bpf bpf %s",
 		      bpffs_path, bpffs_path);
 }
@@ -62,12 +62,12 @@ int ps_preflight(const struct ps_agent_options *options, char **ret_why)
 	if (r < 0)
 		return r;
 	if (access(btf_path, R_OK) < 0)
-		return ps_why(
+		return ps_say(
 			ret_why, -ENOTSUP,
 			"this kernel has no BTF (%s): use a kernel built with CONFIG_DEBUG_INFO_BTF, such as Debian's",
 			btf_path);
 	if (statfs(options->cgroup_root, &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC)
-		return ps_why(
+		return ps_say(
 			ret_why, -ENOTDIR,
 			"%s is not a cgroup2 folder: name one with --cgroup (see `mount -t cgroup2`)",
 			options->cgroup_root);

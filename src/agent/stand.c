@@ -57,7 +57,7 @@ static int find_cgroup(struct ps_agent *agent, const char *path, struct ps_compi
 	int r = agent->options.observe ? 0 : ps_undo_mkdir(agent->undo, path);
 
 	if (r < 0)
-		return ps_why(ret_why, r, "cannot create cgroup %s: %s", path, strerror(-r));
+		return ps_say(ret_why, r, "cannot create cgroup %s: %s", path, strerror(-r));
 	*ret = (struct ps_compile_cgroup){0};
 	if (stat(path, &folder) < 0)
 		return 0; /* observing: a cgroup that is not there matches nothing */
@@ -123,12 +123,14 @@ bool ps_agent_cgroups_moved(const struct ps_agent *agent)
 }
 
 /* arp_ignore 1: answer only for addresses of the interface itself.  arp_announce 2: never ask for a
- * gateway in a shared address's name.  Both measured necessary (design.md §4). */
+ * gateway in a shared address's name.  Both measured necessary (design.md §4).  Like the other
+ * stand_ functions it gives how many were missing. */
 static int stand_sysctls(struct ps_agent *agent, const struct ps_active *active, char **ret_why)
 {
 	static const struct {
 		const char *name, *value;
 	} settings[] = {{"arp_ignore", "1"}, {"arp_announce", "2"}};
+	int changed = 0;
 
 	for (size_t i = 0; i < active->n_uplinks; i++) {
 		for (size_t j = 0; j < PS_N_ELEMENTS(settings); j++) {
@@ -138,12 +140,15 @@ static int stand_sysctls(struct ps_agent *agent, const struct ps_active *active,
 			snprintf(name, sizeof(name), "net/ipv4/conf/%s/%s", active->uplinks[i].name,
 				 settings[j].name);
 			r = ps_undo_sysctl(agent->undo, name, settings[j].value);
+			if (r < 0 && !if_nametoindex(active->uplinks[i].name))
+				break; /* the uplink is gone, which is said elsewhere */
 			if (r < 0)
-				return ps_why(ret_why, r, "cannot set sysctl %s: %s", name,
+				return ps_say(ret_why, r, "cannot set sysctl %s: %s", name,
 					      strerror(-r));
+			changed += r;
 		}
 	}
-	return 0;
+	return changed;
 }
 
 static bool is_uplink(const struct ps_active *active, const char *name)
@@ -154,6 +159,7 @@ static bool is_uplink(const struct ps_active *active, const char *name)
 	return false;
 }
 
+/* Journal first: a qdisc made by an agent that was killed at once must be known as ours. */
 static int guard_link(struct ps_agent *agent, struct ps_active *active,
 		      const struct ps_net_link *link, char **ret_why)
 {
@@ -162,27 +168,31 @@ static int guard_link(struct ps_agent *agent, struct ps_active *active,
 
 	if (ps_egress_guard_stands(active->egress, link->ifindex, uplink))
 		return 0;
-	/* Journal first; a qdisc noted as ours that is not is left alone by the kernel's answer. */
-	r = ps_egress_guard(active->egress, link->ifindex, uplink, &qdisc_made, ret_why);
-	if (r < 0)
-		return r;
-	return ps_undo_guard(agent->undo, link->name, qdisc_made);
+	r = ps_undo_guard(agent->undo, link->name, !ps_egress_has_qdisc(link->ifindex));
+	if (r == 0)
+		r = ps_egress_guard(active->egress, link->ifindex, uplink, &qdisc_made, ret_why);
+	if (r < 0 && if_nametoindex(link->name) != link->ifindex)
+		return 0; /* the interface went meanwhile */
+	return r < 0 ? r : 1;
 }
 
 /* On every interface but loopback: a shared address must not leave by any of them. */
 static int stand_guards(struct ps_agent *agent, struct ps_active *active, char **ret_why)
 {
 	ps_auto_mem struct ps_net_link *links = NULL;
-	size_t n;
-	int r;
+	int put = 0, r;
+	size_t n = 0;
 
 	if (agent->options.without_guard)
 		return 0;
 	r = ps_net_links(agent->net, &links, &n);
-	for (size_t i = 0; i < n && r == 0; i++)
-		if (!links[i].loopback)
-			r = guard_link(agent, active, &links[i], ret_why);
-	return r;
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		if (links[i].loopback)
+			continue;
+		r = guard_link(agent, active, &links[i], ret_why);
+		put += r > 0;
+	}
+	return r < 0 ? r : put;
 }
 
 static int stand_dispatcher(struct ps_agent *agent, struct ps_active *active, char **ret_why)
@@ -197,19 +207,16 @@ static int stand_dispatcher(struct ps_agent *agent, struct ps_active *active, ch
 	return 0;
 }
 
-/* Unpinning the link takes the program off an uplink that the new plan does not name. */
-static void leave_old_uplinks(const struct ps_agent *agent, const struct ps_active *active)
+/* Also those that a plan named which then was refused, or an agent before us. */
+static int leave_other_uplinks(const struct ps_agent *agent, const struct ps_active *active)
 {
-	const struct ps_active *old = agent->active;
+	ps_auto_mem const char **names = calloc(active->n_uplinks + 1, sizeof(*names));
 
-	for (size_t i = 0; old && old != active && i < old->n_uplinks; i++) {
-		ps_auto_mem char *pin = NULL;
-
-		if (is_uplink(active, old->uplinks[i].name) ||
-		    asprintf(&pin, "%s/uplink-%s", agent->pin_dir, old->uplinks[i].name) < 0)
-			continue;
-		(void)unlink(pin);
-	}
+	if (!names)
+		return -ENOMEM;
+	for (size_t i = 0; i < active->n_uplinks; i++)
+		names[i] = active->uplinks[i].name;
+	return ps_dispatch_keep_only(agent->pin_dir, names, active->n_uplinks);
 }
 
 static void take_event(const struct ps_egress_event *record, void *arg)
@@ -285,11 +292,12 @@ static int listen_to_peers(struct ps_agent *agent, struct ps_active *active, cha
 				  active->revision);
 
 	if (r < 0)
-		return ps_why(
-			ret_why, r,
-			"cannot listen on underlay address %s, UDP port %d: %s (is the address configured on this host?)",
-			ps_ip_format(&active->plan->hosts[active->self].underlay, address),
-			PS_HELLO_PORT, strerror(-r));
+		return ps_say(ret_why, r,
+			      "cannot listen on underlay address %s, UDP port %d: %s (%s)",
+			      ps_ip_format(&active->plan->hosts[active->self].underlay, address),
+			      PS_HELLO_PORT, strerror(-r),
+			      r == -EADDRINUSE ? "does another portsliced run on this host?"
+					       : "is the address configured on this host?");
 	agent->peers_source = sd_event_source_disable_unref(agent->peers_source);
 	return sd_event_add_io(agent->loop, &agent->peers_source, ps_peers_fd(agent->peers),
 			       EPOLLIN, on_hello, agent);
@@ -299,7 +307,12 @@ static int stand_routes(struct ps_agent *agent, const struct ps_active *active, 
 {
 	int r = ps_undo_routes(agent->undo, agent->net, active->addresses_be, active->n_addresses);
 
-	return r < 0 ? ps_why(ret_why, r, "cannot add local routes: %s", strerror(-r)) : 0;
+	return r < 0 ? ps_say(ret_why, r, "cannot add local routes: %s", strerror(-r)) : r;
+}
+
+static int stand_hooks(const struct ps_agent *agent, const struct ps_active *active, char **ret_why)
+{
+	return agent->options.without_hooks ? 0 : ps_egress_attach(active->egress, ret_why);
 }
 
 int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_why)
@@ -307,65 +320,147 @@ int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_
 	bool touch = !agent->options.observe;
 	int r = listen_to_peers(agent, active, ret_why);
 
-	if (r == 0 && touch)
+	if (r >= 0 && touch)
 		r = stand_sysctls(agent, active, ret_why);
-	if (r == 0)
+	if (r >= 0)
 		r = stand_guards(agent, active, ret_why);
-	if (r == 0)
+	if (r >= 0)
 		r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
 	if (r >= 0)
 		r = listen_to_hints(agent, active);
 	if (r >= 0)
 		r = stand_dispatcher(agent, active, ret_why);
-	if (r == 0 && !agent->options.without_hooks)
-		r = ps_egress_attach(active->egress, ret_why);
-	if (r == 0)
+	if (r >= 0)
+		r = stand_hooks(agent, active, ret_why);
+	if (r >= 0)
 		r = listen_to_events(agent, active);
 	if (r >= 0 && touch)
 		r = stand_routes(agent, active, ret_why);
 	if (r >= 0)
-		leave_old_uplinks(agent, active);
+		r = leave_other_uplinks(agent, active);
 	return r < 0 ? r : 0;
 }
 
-static void tend_uplinks(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+/* 1: the dispatcher had to be put back. */
+static int tend_uplink(struct ps_agent *agent, struct ps_active *active, struct ps_uplink *uplink,
+		       char **ret_why)
 {
-	for (size_t i = 0; i < active->n_uplinks; i++) {
-		struct ps_uplink *uplink = &active->uplinks[i];
-		unsigned ifindex = if_nametoindex(uplink->name);
+	unsigned ifindex = if_nametoindex(uplink->name), before = uplink->ifindex;
+	int r = 0;
 
-		if (ifindex == uplink->ifindex)
-			continue;
-		uplink->ifindex = ifindex;
-		if (!ifindex)
-			ps_events_add(agent->events, "uplink_gone", NULL,
-				      "uplink %s is gone: this host receives nothing by it",
-				      uplink->name);
-		else if (stand_dispatcher(agent, active, ret_why) == 0)
-			ps_events_add(agent->events, "uplink_back", NULL,
-				      "uplink %s is back: dispatcher attached", uplink->name);
+	if (!ifindex && before)
+		ps_events_add(agent->events, "uplink_gone", NULL,
+			      "uplink %s is gone: this host receives nothing by it", uplink->name);
+	uplink->ifindex = 0; /* until the dispatcher stands there */
+	if (!ifindex)
+		return 0;
+	if (!agent->options.without_dispatch &&
+	    !ps_dispatch_stands(active->dispatch, uplink->name)) {
+		r = ps_dispatch_attach(active->dispatch, uplink->name, &uplink->mode, ret_why);
+		if (r < 0)
+			return r;
+		r = before == ifindex;
 	}
+	if (before != ifindex)
+		ps_events_add(agent->events, "uplink_back", NULL,
+			      "uplink %s is back: dispatcher attached", uplink->name);
+	uplink->ifindex = ifindex;
+	return r;
 }
 
-void ps_agent_tend(struct ps_agent *agent)
+static int tend_uplinks(struct ps_agent *agent, struct ps_active *active, char **ret_why)
 {
-	struct ps_active *active = agent->active;
-	ps_auto_mem char *why = NULL;
+	int put = 0, first = 0;
+
+	for (size_t i = 0; i < active->n_uplinks; i++) {
+		int r = tend_uplink(agent, active, &active->uplinks[i], ret_why);
+
+		put += r > 0;
+		first = r < 0 && first == 0 ? r : first;
+	}
+	return first < 0 ? first : put;
+}
+
+static int tend_hooks(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
 	int r;
 
-	if (!active || agent->detached)
+	if (agent->options.without_hooks || ps_egress_hooks_stand(active->egress))
+		return 0;
+	r = stand_hooks(agent, active, ret_why);
+	return r < 0 ? r : 1;
+}
+
+static int tend_sysctls(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	return agent->options.observe ? 0 : stand_sysctls(agent, active, ret_why);
+}
+
+static int tend_routes(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	return agent->options.observe ? 0 : stand_routes(agent, active, ret_why);
+}
+
+/* Unresolved neighbours are no trouble: hellos ask for them each second. */
+static int tend_hops(struct ps_agent *agent, struct ps_active *active, char **ret_why)
+{
+	int r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
+
+	return r < 0 ? ps_say(ret_why, r, "cannot read neighbours: %s", strerror(-r)) : 0;
+}
+
+/* Trouble is said when it is new, and when it is over. */
+static void set_host_trouble(struct ps_agent *agent, char *text)
+{
+	if (text && (!agent->host_trouble || strcmp(text, agent->host_trouble) != 0))
+		ps_events_add(agent->events, "host_trouble", NULL,
+			      "cannot restore what others removed: %s", text);
+	else if (!text && agent->host_trouble)
+		ps_events_add(agent->events, "host_well", NULL,
+			      "everything of ours on this host is in place again");
+	free(agent->host_trouble);
+	agent->host_trouble = text;
+}
+
+/* Every step is tried, whatever became of the one before. */
+void ps_agent_tend(struct ps_agent *agent)
+{
+	static const struct {
+		const char *what;
+		int (*tend)(struct ps_agent *agent, struct ps_active *active, char **ret_why);
+	} steps[] = {{"sysctls", tend_sysctls},     {"guards", stand_guards},
+		     {"dispatchers", tend_uplinks}, {"cgroup hooks", tend_hooks},
+		     {"local routes", tend_routes}, {"next hops", tend_hops}};
+	char *trouble = NULL;
+
+	if (!agent->active || agent->detached)
 		return;
-	tend_uplinks(agent, active, &why);
-	r = stand_guards(agent, active, &why);
-	if (r == 0 && !agent->options.observe)
-		r = stand_sysctls(agent, active, &why);
-	if (r == 0 && !agent->options.observe)
-		r = stand_routes(agent, active, &why);
+	for (size_t i = 0; i < PS_N_ELEMENTS(steps); i++) {
+		ps_auto_mem char *why = NULL;
+		int r = steps[i].tend(agent, agent->active, &why);
+
+		if (r > 0)
+			ps_events_add(agent->events, "restored", NULL,
+				      "%s: %d had been removed or changed, put back", steps[i].what,
+				      r);
+		if (r < 0 && !trouble)
+			trouble = why ? ps_move(why) : strdup(strerror(-r));
+	}
+	set_host_trouble(agent, trouble);
+}
+
+static int ensure_dir(const char *path)
+{
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int ps_agent_make_pin_dir(const struct ps_agent *agent, char **ret_why)
+{
+	int r = ensure_dir(PS_PIN_ROOT);
+
 	if (r == 0)
-		r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
-	if (r < 0)
-		ps_log(LOG_ERR, "cannot restore what the network lost: %s",
-		       why ? why : strerror(-r));
+		r = ensure_dir(agent->pin_dir);
+	return r < 0 ? ps_say(ret_why, r, "cannot create %s: %s", agent->pin_dir, strerror(-r)) : 0;
 }
 
 int ps_agent_detach(const char *pin_dir, const char *run_dir, struct ps_undo *undo,
@@ -383,5 +478,6 @@ int ps_agent_detach(const char *pin_dir, const char *run_dir, struct ps_undo *un
 	if (asprintf(&plan, "%s/plan.yaml", run_dir) >= 0)
 		(void)unlink(plan);
 	(void)rmdir(pin_dir);
+	(void)rmdir(PS_PIN_ROOT);
 	return first;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/agent.h"
+#include "agent/handover.h"
 #include "base/own.h"
 
 static json_t *uplinks(const struct ps_agent *agent)
@@ -44,6 +45,24 @@ static json_t *peers(const struct ps_agent *agent)
 	return list;
 }
 
+/* Slices that the plan gives to others than their holders, who have not let go yet. */
+static json_t *waiting(const struct ps_agent *agent)
+{
+	const struct ps_active *active = agent->active;
+	json_t *list = json_array();
+
+	for (size_t i = 0; active && i < active->n_holds; i++) {
+		char address[PS_IP_TEXT_MAX];
+
+		json_array_append_new(list,
+				      json_pack("{s:s, s:i, s:s}", "address",
+						ps_ip_format(&active->holds[i].address, address),
+						"first_port", active->holds[i].ports.first,
+						"holder", active->holds[i].holder));
+	}
+	return list;
+}
+
 /* What ICMP taught about paths. */
 static json_t *learned_mtus(const struct ps_agent *agent)
 {
@@ -79,13 +98,20 @@ static const char *state_name(const struct ps_agent *agent)
 
 json_t *ps_agent_status(struct ps_agent *agent)
 {
+	uint64_t incarnation;
 	json_t *status = json_pack(
-		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:o, s:o}", "version", PS_VERSION,
-		"instance", agent->options.instance, "host", agent->options.host, "state",
-		state_name(agent), "store", agent->options.store_url, "cgroup_root",
+		"{s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:s?, s:I, s:s?, s:o, s:o, s:o}", "version",
+		PS_VERSION, "instance", agent->options.instance, "host", agent->options.host,
+		"state", state_name(agent), "store", agent->options.store_url, "cgroup_root",
 		agent->options.cgroup_root, "store_trouble", agent->store_trouble, "refusal",
-		agent->refusal, "uplinks", uplinks(agent), "peers", peers(agent));
+		agent->refusal, "refused_revision",
+		(json_int_t)(agent->refusal ? agent->refused_revision : 0), "host_trouble",
+		agent->host_trouble, "uplinks", uplinks(agent), "peers", peers(agent), "waiting",
+		waiting(agent));
 
+	if (status && agent->store && ps_store_incarnation(agent->store, &incarnation) == 0)
+		json_object_set_new(status, "store_incarnation",
+				    json_integer((json_int_t)incarnation));
 	if (status && agent->active) {
 		char digest[2 * PS_PLAN_DIGEST_LEN + 1];
 
@@ -93,6 +119,8 @@ json_t *ps_agent_status(struct ps_agent *agent)
 		json_object_set_new(status, "revision",
 				    json_integer((json_int_t)agent->active->revision));
 		json_object_set_new(status, "digest", json_string(digest));
+		json_object_set_new(status, "incarnation",
+				    json_integer((json_int_t)agent->incarnation));
 		json_object_set_new(status, "learned_mtus", learned_mtus(agent));
 	}
 	return status;

@@ -135,7 +135,15 @@ int ps_undo_sysctl(struct ps_undo *undo, const char *name, const char *value)
 		if (r < 0)
 			return r;
 	}
-	return sysctl_write(name, value);
+	r = sysctl_write(name, value);
+	return r < 0 ? r : 1;
+}
+
+static int compare_addresses(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return (x > y) - (x < y);
 }
 
 static int remove_route(struct ps_net *net, const char *text)
@@ -147,9 +155,20 @@ static int remove_route(struct ps_net *net, const char *text)
 	return ps_net_local_route(net, address.s_addr, false);
 }
 
-static int drop_other_routes(struct ps_undo *undo, struct ps_net *net, const json_t *wanted)
+static bool is_address(const uint32_t *sorted_be, size_t n, const char *text)
+{
+	struct in_addr address;
+
+	return inet_pton(AF_INET, text, &address) == 1 &&
+	       bsearch(&address.s_addr, sorted_be, n, sizeof(*sorted_be), compare_addresses);
+}
+
+/* Removes our routes but addresses_be[0..n), which is sorted. */
+static int drop_other_routes(struct ps_undo *undo, struct ps_net *net, const uint32_t *addresses_be,
+			     size_t n)
 {
 	json_t *routes = table(undo, "routes");
+	bool dropped = false;
 	const char *key;
 	json_t *value;
 	void *next;
@@ -158,42 +177,83 @@ static int drop_other_routes(struct ps_undo *undo, struct ps_net *net, const jso
 	{
 		int r;
 
-		if (json_object_get(wanted, key))
+		if (is_address(addresses_be, n, key))
 			continue;
 		r = remove_route(net, key);
 		if (r < 0)
 			return r;
 		json_object_del(routes, key);
+		dropped = true;
 	}
-	return save(undo);
+	return dropped ? save(undo) : 0;
+}
+
+static int note_routes(struct ps_undo *undo, const uint32_t *addresses_be, size_t n)
+{
+	json_t *routes = table(undo, "routes");
+	bool fresh = false;
+
+	for (size_t i = 0; i < n; i++) {
+		char text[INET_ADDRSTRLEN];
+
+		inet_ntop(AF_INET, &addresses_be[i], text, sizeof(text));
+		if (json_object_get(routes, text))
+			continue;
+		if (json_object_set_new(routes, text, json_true()) < 0)
+			return -ENOMEM;
+		fresh = true;
+	}
+	return fresh ? save(undo) : 0;
+}
+
+/* How many were missing. */
+static int add_routes(struct ps_net *net, const uint32_t *addresses_be, size_t n)
+{
+	ps_auto_mem uint32_t *present = NULL;
+	size_t n_present;
+	int added = 0, r = ps_net_local_routes(net, &present, &n_present);
+
+	if (r < 0)
+		return r;
+	if (n_present)
+		qsort(present, n_present, sizeof(*present), compare_addresses);
+	for (size_t i = 0; i < n; i++) {
+		if (n_present && bsearch(&addresses_be[i], present, n_present, sizeof(*present),
+					 compare_addresses))
+			continue;
+		r = ps_net_local_route(net, addresses_be[i], true);
+		if (r < 0)
+			return r;
+		added++;
+	}
+	return added;
 }
 
 int ps_undo_routes(struct ps_undo *undo, struct ps_net *net, const uint32_t *addresses_be, size_t n)
 {
-	json_t *wanted = json_object();
-	int r = wanted ? 0 : -ENOMEM;
+	ps_auto_mem uint32_t *sorted = calloc(n + 1, sizeof(*sorted));
+	int added, r;
 
-	for (size_t i = 0; i < n && r == 0; i++) {
-		char text[INET_ADDRSTRLEN];
-
-		inet_ntop(AF_INET, &addresses_be[i], text, sizeof(text));
-		r = json_object_set_new(wanted, text, json_true()) < 0 ? -ENOMEM : 0;
-	}
-	if (r == 0 && json_object_update_missing(table(undo, "routes"), wanted) < 0)
-		r = -ENOMEM;
-	if (r == 0)
-		r = save(undo);
-	for (size_t i = 0; i < n && r == 0; i++)
-		r = ps_net_local_route(net, addresses_be[i], true);
-	if (r == 0)
-		r = drop_other_routes(undo, net, wanted);
-	json_decref(wanted);
-	return r;
+	if (!sorted)
+		return -ENOMEM;
+	if (n)
+		memcpy(sorted, addresses_be, n * sizeof(*sorted));
+	qsort(sorted, n, sizeof(*sorted), compare_addresses);
+	r = note_routes(undo, sorted, n);
+	if (r < 0)
+		return r;
+	added = add_routes(net, sorted, n);
+	if (added < 0)
+		return added;
+	r = drop_other_routes(undo, net, sorted, n);
+	return r < 0 ? r : added;
 }
 
 int ps_undo_guard(struct ps_undo *undo, const char *ifname, bool qdisc_made)
 {
-	if (json_object_get(table(undo, "guards"), ifname))
+	const json_t *known = json_object_get(table(undo, "guards"), ifname);
+
+	if (known && (!qdisc_made || json_is_true(known)))
 		return 0;
 	return note(undo, "guards", ifname, json_boolean(qdisc_made));
 }
@@ -203,7 +263,7 @@ int ps_undo_mkdir(struct ps_undo *undo, const char *path)
 	ps_auto_mem char *parent = strdup(path);
 	json_t *folders = table(undo, "folders");
 	char *slash;
-	int r;
+	int r = 0;
 
 	if (!parent)
 		return -ENOMEM;
@@ -216,7 +276,9 @@ int ps_undo_mkdir(struct ps_undo *undo, const char *path)
 		if (r < 0)
 			return r;
 	}
-	r = note(undo, "folders", path, json_integer((json_int_t)json_object_size(folders)));
+	if (!json_object_get(folders, path)) /* else made anew after others removed it */
+		r = note(undo, "folders", path,
+			 json_integer((json_int_t)json_object_size(folders)));
 	if (r < 0)
 		return r;
 	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
@@ -235,10 +297,30 @@ static void remove_folders(json_t *folders)
 		const char *path;
 		json_t *value;
 
-		json_object_foreach(folders, path,
-				    value) if ((size_t)json_integer_value(value) == order)(void)
-			rmdir(path); /* stays while programs live in it */
+		json_object_foreach(folders, path, value)
+		{
+			if ((size_t)json_integer_value(value) == order)
+				(void)rmdir(path); /* stays while programs live in it */
+		}
 	}
+}
+
+/* A qdisc of ours in which others put filters meanwhile stays, with their filters. */
+static int remove_guard(const char *ifname, bool qdisc_made, ps_undo_unguard_fn *unguard)
+{
+	unsigned ifindex = if_nametoindex(ifname);
+
+	return ifindex ? unguard(ifindex, qdisc_made) : 0;
+}
+
+/* The next change begins a new journal: what is there then is what is to be restored. */
+static int forget(struct ps_undo *undo)
+{
+	const char *name;
+	json_t *items;
+
+	json_object_foreach(undo->root, name, items) json_object_clear(items);
+	return unlink(undo->path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
 int ps_undo_all(struct ps_undo *undo, struct ps_net *net, ps_undo_unguard_fn *unguard)
@@ -250,12 +332,7 @@ int ps_undo_all(struct ps_undo *undo, struct ps_net *net, ps_undo_unguard_fn *un
 	json_object_foreach(table(undo, "routes"), key, value)
 		keep_first(&first, remove_route(net, key));
 	json_object_foreach(table(undo, "guards"), key, value)
-	{
-		unsigned ifindex = if_nametoindex(key);
-
-		if (ifindex)
-			keep_first(&first, unguard(ifindex, json_is_true(value)));
-	}
+		keep_first(&first, remove_guard(key, json_is_true(value), unguard));
 	json_object_foreach(table(undo, "sysctl"), key, value)
 	{
 		int r = sysctl_write(key, json_string_value(value));
@@ -263,7 +340,5 @@ int ps_undo_all(struct ps_undo *undo, struct ps_net *net, ps_undo_unguard_fn *un
 		keep_first(&first, r == -ENOENT ? 0 : r); /* the interface is gone */
 	}
 	remove_folders(table(undo, "folders"));
-	if (first == 0 && unlink(undo->path) < 0 && errno != ENOENT)
-		first = -errno;
-	return first;
+	return first == 0 ? forget(undo) : first;
 }

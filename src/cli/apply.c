@@ -48,19 +48,29 @@ static json_t *status_of(const char *instance)
 	return ask_instance(instance, json_pack("{s:s}", "verb", "status"));
 }
 
-static bool follows(const char *instance, const char *store_url)
+struct home {
+	const char *url;
+	uint64_t incarnation;
+};
+
+/* By the store's own number, since one file may be named in many ways; by its name while the agent
+ * cannot read it. */
+static bool follows(const char *instance, const struct home *home)
 {
 	json_t *reply = status_of(instance);
 	const json_t *status = json_object_get(reply, "ok");
+	const json_t *of = json_object_get(status, "store_incarnation");
 	const char *url = json_string_value(json_object_get(status, "store"));
 	const char *state = json_string_value(json_object_get(status, "state"));
-	bool yes = url && strcmp(url, store_url) == 0 && strcmp(state, "detached") != 0;
+	bool same = of ? (uint64_t)json_integer_value(of) == home->incarnation
+		       : url && strcmp(url, home->url) == 0;
+	bool yes = same && strcmp(state, "detached") != 0;
 
 	json_decref(reply);
 	return yes;
 }
 
-static int find_followers(const char *store_url, struct followers *ret)
+static int find_followers(const struct home *home, struct followers *ret)
 {
 	DIR *folder = opendir("/run/portslice");
 	struct dirent *entry;
@@ -68,7 +78,7 @@ static int find_followers(const char *store_url, struct followers *ret)
 	while (folder && (entry = readdir(folder))) {
 		char **grown;
 
-		if (entry->d_name[0] == '.' || !follows(entry->d_name, store_url))
+		if (entry->d_name[0] == '.' || !follows(entry->d_name, home))
 			continue;
 		grown = reallocarray(ret->instances, ret->n + 1, sizeof(*grown));
 		if (!grown)
@@ -101,42 +111,52 @@ static int judge(const struct followers *followers, const char *text)
 	return code;
 }
 
+/* A state of one store; revisions of a store made anew begin again. */
+struct written {
+	uint64_t incarnation, revision;
+};
+
 /* 1: in force, 0: not yet, -1: refused, which is said. */
-static int settled(const char *instance, uint64_t revision)
+static int settled(const char *instance, const struct written *written)
 {
 	json_t *reply = status_of(instance);
 	const json_t *status = json_object_get(reply, "ok");
 	const char *refusal = json_string_value(json_object_get(status, "refusal"));
 	json_int_t at = json_integer_value(json_object_get(status, "revision"));
-	int r = (uint64_t)at >= revision;
+	json_int_t of = json_integer_value(json_object_get(status, "incarnation"));
+	json_int_t refused = json_integer_value(json_object_get(status, "refused_revision"));
+	size_t n_waiting = json_array_size(json_object_get(status, "waiting"));
+	bool ours = (uint64_t)of == written->incarnation;
+	int r = ours && (uint64_t)at >= written->revision && !n_waiting;
 
-	if (!r && refusal) {
-		ps_cli_fail(0, "%s refused revision %" PRIu64 ": %s", instance, revision, refusal);
+	if (!r && refusal && (uint64_t)refused >= written->revision) {
+		ps_cli_fail(0, "%s refused revision %" PRIu64 ": %s", instance, written->revision,
+			    refusal);
 		r = -1;
 	}
 	json_decref(reply);
 	return r;
 }
 
-static int await_one(const char *instance, uint64_t revision)
+static int await_one(const char *instance, const struct written *written)
 {
 	for (int waited_ms = 0; waited_ms < WAIT_S * 1000; waited_ms += WAIT_STEP_MS) {
-		int r = settled(instance, revision);
+		int r = settled(instance, written);
 
 		if (r)
 			return r > 0 ? PS_EXIT_DONE : PS_EXIT_REFUSED;
 		nanosleep(&(struct timespec){.tv_nsec = WAIT_STEP_MS * 1000000L}, NULL);
 	}
 	return ps_cli_fail(PS_EXIT_REFUSED, "%s has not taken up revision %" PRIu64 " within %d s",
-			   instance, revision, WAIT_S);
+			   instance, written->revision, WAIT_S);
 }
 
-static int await(const struct followers *followers, uint64_t revision)
+static int await(const struct followers *followers, const struct written *written)
 {
 	int code = PS_EXIT_DONE;
 
 	for (size_t i = 0; i < followers->n; i++) {
-		int r = await_one(followers->instances[i], revision);
+		int r = await_one(followers->instances[i], written);
 
 		if (r != PS_EXIT_DONE)
 			code = r;
@@ -154,9 +174,13 @@ static int report(const struct ps_cli *cli, const char *diff, uint64_t revision,
 				  (json_int_t)followers->n));
 	if (dry)
 		puts("nothing written (--dry-run)");
-	else
+	else if (followers->n)
 		printf("applied as revision %" PRIu64 "; in force at %zu agents of this machine\n",
 		       revision, followers->n);
+	else
+		printf("applied as revision %" PRIu64
+		       "; no agent of this machine follows this store\n",
+		       revision);
 	return PS_EXIT_DONE;
 }
 
@@ -183,11 +207,11 @@ static int difference(const struct ps_store_value *present, const struct ps_plan
 }
 
 static int write_plan(struct ps_store *store, const struct ps_store_value *present,
-		      const char *text, size_t len, uint64_t *ret_revision)
+		      const char *text, size_t len, struct written *ret)
 {
 	struct ps_store_compare unchanged = {plan_key, present->revision};
 	struct ps_store_write write = {plan_key, text, len};
-	int r = ps_store_txn(store, &unchanged, 1, &write, 1, ret_revision, NULL);
+	int r = ps_store_txn(store, &unchanged, 1, &write, 1, &ret->revision, NULL);
 
 	if (r == -ESTALE)
 		return ps_cli_fail(
@@ -205,9 +229,11 @@ static int apply_text(const struct ps_cli *cli, struct ps_store *store, const ch
 	ps_auto(clear_followers) struct followers followers = {0};
 	ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
 	ps_auto_mem char *diff = NULL;
-	uint64_t revision = 0;
+	struct written written = {0};
 	int r = ps_cli_parse(text, len, file, &plan);
 
+	if (r == PS_EXIT_DONE && ps_store_incarnation(store, &written.incarnation) < 0)
+		r = ps_cli_fail(PS_EXIT_REFUSED, "cannot read the store");
 	if (r == PS_EXIT_DONE)
 		r = present_plan(store, &present);
 	if (r == PS_EXIT_DONE)
@@ -215,14 +241,14 @@ static int apply_text(const struct ps_cli *cli, struct ps_store *store, const ch
 	if (r == PS_EXIT_DONE && !cli->json)
 		fputs(*diff ? diff : "no difference\n", stdout);
 	if (r == PS_EXIT_DONE)
-		r = find_followers(cli->store_url, &followers);
+		r = find_followers(&(struct home){cli->store_url, written.incarnation}, &followers);
 	if (r == PS_EXIT_DONE)
 		r = judge(&followers, text);
 	if (r == PS_EXIT_DONE && !dry)
-		r = write_plan(store, &present, text, len, &revision);
+		r = write_plan(store, &present, text, len, &written);
 	if (r == PS_EXIT_DONE && !dry)
-		r = await(&followers, revision);
-	return r == PS_EXIT_DONE ? report(cli, diff, revision, dry, &followers) : r;
+		r = await(&followers, &written);
+	return r == PS_EXIT_DONE ? report(cli, diff, written.revision, dry, &followers) : r;
 }
 
 static int parse_dry_run(int argc, char **argv, bool *ret_dry)

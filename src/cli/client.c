@@ -7,6 +7,8 @@
 #include "base/own.h"
 #include "cli/cli.h"
 
+enum { PATIENCE_S = 20 };
+
 char *ps_cli_socket_path(const char *instance)
 {
 	char *path = NULL;
@@ -46,6 +48,15 @@ static int send_line(int fd, json_t *request)
 	return 0;
 }
 
+/* A daemon that hangs must not hang us. */
+static void limit_patience(int fd)
+{
+	static const struct timeval patience = {.tv_sec = PATIENCE_S};
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+}
+
 json_t *ps_cli_exchange(int fd, json_t *request)
 {
 	ps_auto_mem char *line = NULL;
@@ -54,6 +65,7 @@ json_t *ps_cli_exchange(int fd, json_t *request)
 	FILE *in;
 	int copy;
 
+	limit_patience(fd);
 	if (send_line(fd, request) < 0)
 		return NULL;
 	copy = dup(fd);
@@ -85,10 +97,12 @@ int ps_cli_ask(const struct ps_cli *cli, json_t *request, json_t **ret)
 		json_decref(reply);
 		return PS_EXIT_DONE;
 	}
+	if (!reply)
+		return ps_cli_fail(PS_EXIT_UNREACHABLE, "portsliced at %s hung up or hangs", path);
 	ps_cli_fail(0, "%s",
 		    json_is_string(json_object_get(reply, "error"))
 			    ? json_string_value(json_object_get(reply, "error"))
-			    : "the daemon hung up");
+			    : "the daemon's answer is not understood");
 	json_decref(reply);
 	return PS_EXIT_REFUSED;
 }

@@ -94,7 +94,9 @@ static int run_attach(const struct ps_cli *cli, int argc, char **argv)
 	json_t *reply = NULL;
 	int r;
 
-	(void)argc, (void)argv;
+	(void)argv;
+	if (argc > 1)
+		return ps_cli_fail(PS_EXIT_USE, "expected no argument");
 	r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "attach"), &reply);
 	json_decref(reply);
 	if (r == PS_EXIT_DONE && !cli->json)

@@ -4,11 +4,11 @@
  *
  *   index16[dst >> 16] --> block[dst >> 8 & 255] -----------------------> owners[row + slice / 32]
  *      __u32, 0: none       8 bytes, bits 0: none   \                    /   one byte a slice
- *                                                    address[dst & 255]
+ *   index6[hash of dst's /112] -^ (as below)         address[dst & 255]
  *                                                       8 bytes
  *
- * A /24 whose addresses are all shared alike is told by its block alone, and their rows follow one
- * another; else the block says where the /24's addresses are.
+ * An IPv4 /24 whose addresses are all shared alike is told by its block alone, and their rows follow
+ * one another; else the block says where its addresses are, as it always does in IPv6.
  *
  * The index alone decides that a packet is not ours.  One byte names the owner, so a change of
  * owner is one atomic store.  All multi-byte fields are in host order unless the type is __be.
@@ -25,6 +25,7 @@ enum {
 	PS_ROW_SLICES = 32,  /* slices in one element of the owners map */
 	PS_GROUP_MAX = 255,  /* owner bytes 1..254 pick a host within the group; 0: nobody */
 	PS_OWNER_NONE = 0,
+	PS_INDEX6_PROBES = 8,
 	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */
 	PS_GUE_STEPS_MAX = 2,
 	PS_REJECTS_PER_S = 1000, /* preset, per CPU; as net.ipv4.icmp_msgs_per_sec */
@@ -56,8 +57,9 @@ enum {
 	X(DROP_ECHO_REQUEST, "drop_echo_request",                                                  \
 	  "ping that the pool or its form leaves unanswered")                                      \
 	X(DROP_TRUNCATED, "drop_truncated", "packet ends before its headers say")                  \
-	X(DROP_HEADER, "drop_header", "malformed IPv4 or TCP header")                              \
-	X(DROP_INNER, "drop_inner", "encapsulated packet is not IPv4 to a shared address")         \
+	X(DROP_HEADER, "drop_header", "malformed IP or TCP header")                                \
+	X(DROP_INNER, "drop_inner",                                                                \
+	  "encapsulated packet is malformed, or not to a shared address")                          \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
 	X(DROP_TOO_BIG, "drop_too_big",                                                            \
 	  "does not fit the underlay once encapsulated, not answered")                             \
@@ -83,6 +85,17 @@ enum ps_dispatch_flags {
 
 /* ps_address.bits of a block whose addresses differ: row is the number of their 256 elements. */
 enum { PS_BLOCK_MIXED = 31 };
+
+/* Element of map `index6`: a /112 with shared addresses, at its hash or up to 7 places behind it.
+ * Its block is one of `blocks`, as that of an IPv4 /16 is. */
+struct ps_index6 {
+	__be32 prefix[3];
+	__u16 prefix_low; /* bits 96 to 111, host order */
+	__u16 pad;
+	__u32 block; /* 0: free */
+	__u32 pad2;
+};
+_Static_assert(sizeof(struct ps_index6) == 24, "map value layout is ABI");
 
 /* Element of map `addresses`: one shared address; of map `blocks`: the first of 256 alike. */
 struct ps_address {
@@ -131,7 +144,8 @@ struct ps_dispatch_config {
 	__u64 fresh_until_ns;  /* CLOCK_BOOTTIME; rejects are made only before it */
 	__u32 reject_per_s;    /* of each budget, per CPU */
 	__u8 site;             /* own */
-	__u8 pad[3];
+	__u8 index6_bits; /* index6 has 1 << index6_bits elements; 0: no IPv6 address is shared */
+	__u8 pad[2];
 };
 _Static_assert(sizeof(struct ps_dispatch_config) == 40, "map value layout is ABI");
 
@@ -149,14 +163,24 @@ struct ps_budget {
 	__u64 paid_ns; /* CLOCK_BOOTTIME */
 };
 
-/* Key of map `fragments`: what the fragments of one packet have in common. */
-struct ps_fragment_key {
-	__be32 src, dst;
-	__be16 id;
+/* Key of map `services6`. */
+struct ps_service6_key {
+	__be32 address[4];
+	__be16 port;
 	__u8 protocol;
 	__u8 pad;
 };
-_Static_assert(sizeof(struct ps_fragment_key) == 12, "map key layout is ABI");
+_Static_assert(sizeof(struct ps_service6_key) == 20, "map key layout is ABI");
+
+/* Key of map `fragments`: what the fragments of one packet have in common. */
+struct ps_fragment_key {
+	__be32 src[4], dst[4]; /* IPv4: the first only */
+	__be32 id;
+	__u8 protocol;
+	__u8 version;
+	__u16 pad;
+};
+_Static_assert(sizeof(struct ps_fragment_key) == 40, "map key layout is ABI");
 
 /* Whose the packet is, by its first fragment. */
 struct ps_fragment_note {

@@ -5,7 +5,8 @@
 #ifndef PS_DISPATCH_CARRY_H
 #define PS_DISPATCH_CARRY_H
 
-#include "dispatch/look.h"
+#include "dispatch/carry6.h"
+#include "dispatch/room.h"
 
 /* What stands before the packet is replaced by the hop's Ethernet header and, for a peer, the
  * outer headers.  A packet that came encapsulated without options and tags does not move. */
@@ -25,65 +26,6 @@ PS_INLINE int ps_encapsulate(struct ps_frame *frame, struct ps_verdict *v)
 no_room:
 	v->reason = PS_REASON_DROP_ROOM;
 	return XDP_DROP;
-}
-
-/* Ethernet header and VLAN tags of a frame. */
-struct ps_l2 {
-	__u8 bytes[ETH_HLEN + 2 * sizeof(struct ps_vlan)] __attribute__((aligned(8)));
-	__u32 len;
-};
-
-/* For whom the answer is: back the way it came, tags included, or for the hop. */
-PS_INLINE int ps_read_l2(struct ps_frame *frame, const struct ps_verdict *v, struct ps_l2 *ret)
-{
-	const __u8 *data = ps_frame_data(frame);
-
-	if ((const void *)(data + sizeof(ret->bytes)) > ps_frame_end(frame))
-		return -1;
-	if (v->came) {
-		ps_write_ether(ret->bytes, &v->hop);
-		ret->len = ETH_HLEN;
-		return 0;
-	}
-	__builtin_memcpy(ret->bytes, data + ETH_ALEN, ETH_ALEN);
-	__builtin_memcpy(ret->bytes + ETH_ALEN, data, ETH_ALEN);
-	__builtin_memcpy(ret->bytes + 2 * ETH_ALEN, data + 2 * ETH_ALEN,
-			 sizeof(ret->bytes) - 2 * ETH_ALEN);
-	ret->len = v->l2_len & 31; /* 14 to 22: the verifier does not remember */
-	return 0;
-}
-
-/* at has room for sizeof(l2->bytes); what belongs behind the header is written later. */
-PS_INLINE void ps_write_l2(__u8 *at, const struct ps_l2 *l2)
-{
-	__builtin_memcpy(at, l2->bytes, ETH_HLEN);
-	if (l2->len > ETH_HLEN)
-		__builtin_memcpy(at + ETH_HLEN, l2->bytes + ETH_HLEN, 4);
-	if (l2->len > ETH_HLEN + 4)
-		__builtin_memcpy(at + ETH_HLEN + 4, l2->bytes + ETH_HLEN + 4, 4);
-}
-
-/* Turns the frame into a header and `room` bytes, followed by `kept` bytes from the packet's
- * start; the address of the room, or NULL. */
-PS_INLINE __u8 *ps_make_room(struct ps_frame *frame, const struct ps_verdict *v, __u32 room,
-			     __u32 kept)
-{
-	struct ps_l2 l2;
-	__u8 *data;
-	int delta;
-
-	if (ps_read_l2(frame, v, &l2))
-		return (void *)0;
-	delta = (int)v->ip_off - (int)(l2.len + (kept ? room : 0));
-	if (delta && ps_frame_move(frame, delta))
-		return (void *)0;
-	if (ps_frame_cut(frame, l2.len + room + kept))
-		return (void *)0;
-	data = ps_frame_data(frame);
-	if ((void *)(data + sizeof(l2.bytes)) > ps_frame_end(frame))
-		return (void *)0;
-	ps_write_l2(data, &l2);
-	return data + l2.len;
 }
 
 PS_COLD int ps_answer(struct ps_frame *frame, struct ps_verdict *v)
@@ -132,7 +74,7 @@ PS_INLINE int ps_decapsulate(struct ps_frame *frame, struct ps_verdict *v)
 	if ((void *)(data + sizeof(eth)) > ps_frame_end(frame))
 		return XDP_DROP;
 	__builtin_memcpy(&eth, data, sizeof(eth));
-	eth.h_proto = ps_be16(ETH_P_IP);
+	eth.h_proto = v->is_v6 ? ps_be16(ETH_P_IPV6) : ps_be16(ETH_P_IP);
 	if (ps_frame_move(frame, (int)v->ip_off - ETH_HLEN))
 		return XDP_DROP;
 	data = ps_frame_data(frame);
@@ -159,9 +101,10 @@ PS_INLINE int ps_carry_out(struct ps_frame *frame, struct ps_verdict *v)
 	case PS_REASON_REJECT_TCP:
 	case PS_REASON_REJECT_ICMP:
 	case PS_REASON_TOO_BIG:
-		return ps_answer(frame, v);
+		return v->is_v6 ? ps_finish6(frame, v, ps_answer6(frame, v)) : ps_answer(frame, v);
 	case PS_REASON_ECHO_REPLY:
-		return ps_answer_echo(frame, v);
+		return v->is_v6 ? ps_finish6(frame, v, ps_answer_echo6(frame, v))
+				: ps_answer_echo(frame, v);
 	default:
 		return XDP_DROP;
 	}

@@ -13,6 +13,7 @@
 #include <linux/bpf.h>
 
 #include "dispatch/carry.h"
+#include "dispatch/decide6.h"
 #include "dispatch/owner.h"
 #include "dispatch/rare.h"
 
@@ -58,9 +59,12 @@ PS_COLD __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, co
 	inner = (const void *)((const __u8 *)ip + outer_len);
 	if ((const void *)(inner + 1) > end)
 		return PS_REASON_DROP_INNER;
+	v->ip_off = v->l2_len + outer_len;
+	if (inner->version == 6)
+		return ps_decide_inner6(frame, (const void *)inner, end,
+					ps_be16(ip->tot_len) - ip->ihl * 4, v);
 	if (!ps_look_address(frame, inner->daddr, &address) || !ps_inner_fits(ip, inner))
 		return PS_REASON_DROP_INNER;
-	v->ip_off = v->l2_len + outer_len;
 	reason = ps_decide_shared(frame, inner, end, &address, v);
 	if (reason == PS_REASON_DROP_HEADER || reason == PS_REASON_DROP_TRUNCATED)
 		return PS_REASON_DROP_INNER;
@@ -85,9 +89,14 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 	const struct iphdr *ip = (const void *)((const __u8 *)data + l2_len);
 	struct ps_address address;
 
+	if (!l2_len) {
+		ps_verdict_clear(v, 0);
+		v->reason = ps_decide_frame6(frame, v);
+		return;
+	}
 	v->reason = PS_REASON_NOT_OURS;
 	v->site = v->host = -1;
-	if (!l2_len || (const void *)(ip + 1) > end)
+	if ((const void *)(ip + 1) > end)
 		return;
 	if (ps_look_address(frame, ip->daddr, &address)) {
 		ps_verdict_clear(v, l2_len);

@@ -36,6 +36,7 @@ struct ps_peer hosts[PS_HOSTS_MAX], edges[PS_SITES_MAX];
 		__type(value, type_);              \
 	} name SEC(".maps")
 
+PS_ARRAY(index6, struct ps_index6);
 PS_ARRAY(blocks, struct ps_address);
 PS_ARRAY(addresses, struct ps_address);
 PS_ARRAY(owners, struct ps_owners);
@@ -49,6 +50,7 @@ PS_ARRAY(owners, struct ps_owners);
 	} name SEC(".maps")
 
 PS_HASH(services, struct ps_service_key, __u8);
+PS_HASH(services6, struct ps_service6_key, __u8);
 PS_HASH(sources, __be32, __u8); /* underlay addresses of all hosts */
 PS_HASH(claims, struct ps_claim_key, struct ps_claim);
 
@@ -131,8 +133,8 @@ PS_INLINE __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragmen
 	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
 }
 
-PS_INLINE void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
-				__u32 host, __u64 now_ns)
+PS_COLD void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 host,
+			      __u64 now_ns)
 {
 	struct ps_fragment_note note = {now_ns, host, 0};
 
@@ -170,6 +172,41 @@ PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_a
 		return 0;
 	*ret = *address;
 	return 1;
+}
+
+/* The block of the address's /112, 0: none. */
+PS_INLINE __u32 block6_of(const __be32 *ip6)
+{
+	__u32 first = ps_index6_hash(ip6), bits = config.index6_bits & 31;
+
+	if (!bits)
+		return 0;
+	for (__u32 i = 0; i < PS_INDEX6_PROBES; i++) {
+		__u32 key = (first + i) & ((1u << bits) - 1);
+		const struct ps_index6 *element = bpf_map_lookup_elem(&index6, &key);
+
+		if (!element || !element->block)
+			return 0;
+		if (ps_index6_is(element, ip6))
+			return element->block;
+	}
+	return 0;
+}
+
+PS_INLINE const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+{
+	__u32 low = ps_be32(ip6[3]), key = block6_of(ip6);
+	const struct ps_address *block, *address;
+
+	if (!key)
+		return NULL;
+	key = key << 8 | (low >> 8 & 255);
+	block = bpf_map_lookup_elem(&blocks, &key);
+	if (!block || !block->bits)
+		return NULL;
+	key = block->row << 8 | (low & 255);
+	address = bpf_map_lookup_elem(&addresses, &key);
+	return address && address->bits ? address : NULL;
 }
 
 PS_INLINE const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
@@ -224,6 +261,64 @@ PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
 	found = sk->state != PS_TCP_LISTEN;
 	bpf_sk_release(sk);
 	return found;
+}
+
+/* Functions of their own: the stack of all that call each other is limited to 512 bytes. */
+PS_COLD int look_service6(const __be32 *ours, const struct ps_flow *flow)
+{
+	struct ps_service6_key key = {.port = flow->our_port, .protocol = flow->protocol};
+
+	__builtin_memcpy(key.address, ours, sizeof(key.address));
+	return bpf_map_lookup_elem(&services6, &key) != NULL;
+}
+
+/* A socket in TIME_WAIT counts. */
+PS_COLD int look_tcp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk =
+		bpf_skc_lookup_tcp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->state != PS_TCP_LISTEN;
+	bpf_sk_release(sk);
+	return found;
+}
+
+PS_COLD int look_udp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk =
+		bpf_sk_lookup_udp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->dst_port != 0;
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Connected sockets only. */
+PS_COLD int look_socket6(struct xdp_md *xdp, const __be32 *ours, const __be32 *peer,
+			 const struct ps_flow *flow)
+{
+	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
+
+	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
+	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
+	if (flow->protocol == PS_PROTO_TCP)
+		return look_tcp6(xdp, &tuple);
+	return flow->protocol == PS_PROTO_UDP && look_udp6(xdp, &tuple);
+}
+
+/* The ledger has no IPv6 yet: sockets say what is expected. */
+PS_INLINE __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
+				  const struct ps_flow *flow)
+{
+	if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) && look_service6(ours, flow))
+		return PS_REASON_DELIVER_SERVICE;
+	return look_socket6(xdp_of(frame), ours, peer, flow) ? PS_REASON_DELIVER : PS_UNDECIDED;
 }
 
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)

@@ -125,6 +125,41 @@ static int refuse_foreign(unsigned ifindex, const char *ifname, char **ret_messa
 			   name, id, ifname, ifname);
 }
 
+/* Is the pinned link ours, on this very interface? */
+static bool is_ours(const char *path, unsigned ifindex)
+{
+	ps_auto_fd int fd = bpf_obj_get(path);
+	struct bpf_link_info info = {0};
+	__u32 len = sizeof(info);
+
+	return fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 &&
+	       info.type == BPF_LINK_TYPE_XDP && info.xdp.ifindex == ifindex;
+}
+
+int ps_dispatch_may_attach(const char *pin_dir, const char *ifname, char **ret_message)
+{
+	ps_auto_mem char *path = uplink_path(pin_dir, ifname);
+	unsigned ifindex = if_nametoindex(ifname);
+
+	if (!path)
+		return -ENOMEM;
+	if (!ifindex)
+		return ps_complain(ret_message, -ENODEV, "no interface %s on this host", ifname);
+	return is_ours(path, ifindex) ? 0 : refuse_foreign(ifindex, ifname, ret_message);
+}
+
+bool ps_dispatch_stands(const struct ps_dispatch *dispatch, const char *ifname)
+{
+	LIBBPF_OPTS(bpf_xdp_query_opts, query);
+	struct bpf_prog_info info = {0};
+	__u32 len = sizeof(info);
+	unsigned ifindex = if_nametoindex(ifname);
+
+	return ifindex && bpf_xdp_query((int)ifindex, 0, &query) == 0 &&
+	       bpf_obj_get_info_by_fd(ps_dispatch_program_fd(dispatch), &info, &len) == 0 &&
+	       query.prog_id == info.id;
+}
+
 /* A link in native mode, or in generic mode where the driver has no XDP. */
 static int create_link(int prog_fd, unsigned ifindex)
 {
@@ -194,9 +229,19 @@ static int detach(const char *path)
 	return r == -EINVAL ? 0 : r;
 }
 
-int ps_dispatch_detach_all(const char *pin_dir)
+static bool is_kept(const char *pin_dir, const char *path, const char *const *ifnames, size_t n)
 {
-	ps_auto_mem char *counters = ps_pin_path(pin_dir, "", PS_PIN_COUNTERS);
+	for (size_t i = 0; i < n; i++) {
+		ps_auto_mem char *kept = uplink_path(pin_dir, ifnames[i]);
+
+		if (kept && strcmp(kept, path) == 0)
+			return true;
+	}
+	return false;
+}
+
+int ps_dispatch_keep_only(const char *pin_dir, const char *const *ifnames, size_t n)
+{
 	DIR *dir = opendir(pin_dir);
 	struct dirent *entry;
 	int r, error = 0;
@@ -206,12 +251,21 @@ int ps_dispatch_detach_all(const char *pin_dir)
 	while ((entry = readdir(dir))) {
 		ps_auto_mem char *path = ps_pin_path(pin_dir, "", entry->d_name);
 
-		if (strncmp(entry->d_name, PS_PIN_UPLINK, strlen(PS_PIN_UPLINK)) != 0)
+		if (strncmp(entry->d_name, PS_PIN_UPLINK, strlen(PS_PIN_UPLINK)) != 0 ||
+		    (path && is_kept(pin_dir, path, ifnames, n)))
 			continue;
 		r = path ? detach(path) : -ENOMEM;
 		error = error ? error : r;
 	}
 	closedir(dir);
+	return error;
+}
+
+int ps_dispatch_detach_all(const char *pin_dir)
+{
+	ps_auto_mem char *counters = ps_pin_path(pin_dir, "", PS_PIN_COUNTERS);
+	int error = ps_dispatch_keep_only(pin_dir, NULL, 0);
+
 	if (!counters)
 		return -ENOMEM;
 	if (unlink(counters) < 0 && errno != ENOENT && !error)

@@ -45,6 +45,13 @@ int ps_dispatch_program_fd(const struct ps_dispatch *dispatch);
  * -ENODEV: no such interface. */
 int ps_dispatch_attach(struct ps_dispatch *dispatch, const char *ifname, enum ps_dispatch_mode *ret,
 		       char **ret_message);
+/* Would attaching be refused for another's program?  0: it would not.  -EBUSY as above. */
+int ps_dispatch_may_attach(const char *pin_dir, const char *ifname, char **ret_message);
+/* True when this generation's program runs on the interface. */
+bool ps_dispatch_stands(const struct ps_dispatch *dispatch, const char *ifname);
+/* Takes our program off every interface that is not among the n named, such as an uplink that a
+ * plan no longer has. */
+int ps_dispatch_keep_only(const char *pin_dir, const char *const *ifnames, size_t n);
 /* Needs no ps_dispatch: detaches and unpins all of our links under pin_dir, and unpins the counters.
  * 0 when there is nothing; the first error, after trying all. */
 int ps_dispatch_detach_all(const char *pin_dir);

@@ -104,6 +104,8 @@ static int fill_sets(const struct ps_dispatch_bpf *skel, const struct ps_table *
 
 	for (size_t i = 0; r >= 0 && i < table->n_services; i++)
 		r = put(skel->maps.services, &table->services[i]);
+	for (size_t i = 0; r >= 0 && i < table->n_services6; i++)
+		r = put(skel->maps.services6, &table->services6[i]);
 	for (size_t i = 0; r >= 0 && i < table->n_hosts; i++)
 		if (table->hosts[i].dst)
 			r = put(skel->maps.sources, &table->hosts[i].dst);
@@ -117,12 +119,14 @@ struct array {
 	size_t n;
 };
 
-enum { N_ARRAYS = 3 };
+enum { N_ARRAYS = 4 };
 
 static void list_arrays(const struct ps_dispatch_bpf *skel, const struct ps_table *table,
 			struct array ret[N_ARRAYS])
 {
 	const struct array arrays[N_ARRAYS] = {
+		{skel->maps.index6, table->index6,
+		 table->config.index6_bits ? (size_t)1 << table->config.index6_bits : 0},
 		{skel->maps.blocks, table->blocks, table->n_blocks * 256},
 		{skel->maps.addresses, table->addresses, table->n_address_blocks * 256},
 		{skel->maps.owners, table->owners, table->n_owners},
@@ -141,6 +145,8 @@ static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *
 	struct array arrays[N_ARRAYS];
 	int r = set_size(skel->maps.services, table->n_services);
 
+	if (r >= 0)
+		r = set_size(skel->maps.services6, table->n_services6);
 	list_arrays(skel, table, arrays);
 	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
 		r = set_size(arrays[i].map, arrays[i].n);

@@ -24,6 +24,7 @@ static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex);
 static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame);
 /* 1: the address is shared, and *ret is set. */
 static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret);
+static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6);
 static const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row);
 static const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group);
 static const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host);
@@ -33,6 +34,9 @@ static int ps_look_service(struct ps_frame *frame, const struct ps_service_key *
 /* True when the flow is in the ledger, or is that of a TCP socket that does not listen. */
 static int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow);
 static int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow);
+/* IPv6: DELIVER, DELIVER_SERVICE or PS_UNDECIDED; ports and protocol are flow's. */
+static __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
+			       const struct ps_flow *flow);
 static __u64 ps_look_clock(struct ps_frame *frame);
 /* Takes one answer of this kind from the budget. */
 static int ps_look_budget(struct ps_frame *frame, enum ps_budget_kind kind, __u64 now_ns,
@@ -62,6 +66,7 @@ struct ps_verdict {
 	struct ps_reset reset;
 	__u16 quote_len;  /* of an ICMP error to make */
 	__u16 answer_mtu; /* that it tells; 0: none */
+	__u32 is_v6;      /* the packet; flow then holds digests of its addresses */
 };
 
 #endif

@@ -16,26 +16,18 @@ PS_INLINE __u32 ps_decide_answer(const void *frame, const struct iphdr *ip, cons
 	if (!v->came && ps_is_multicast(frame, end)) /* RFC 1122 §3.2.2 */
 		return PS_REASON_DROP_REJECT_NEVER;
 	if (v->flow.protocol == PS_PROTO_TCP)
-		return ps_read_reset(ip, end, &v->reset);
+		return ps_read_reset((const void *)((const __u8 *)ip + ip->ihl * 4), end,
+				     v->ip_len - ip->ihl * 4, &v->reset);
 	v->quote_len = (__u16)ps_quote_len(ip);
 	return PS_UNDECIDED;
 }
 
-PS_COLD __u32 ps_decide_unowned(struct ps_frame *frame, const struct iphdr *ip, const void *end,
-				const struct ps_address *address, struct ps_verdict *v)
+/* The rest of what an answer to nobody's port needs; by protocol. */
+PS_INLINE __u32 ps_decide_reject(struct ps_frame *frame, const struct ps_dispatch_config *config,
+				 struct ps_verdict *v)
 {
-	const struct ps_dispatch_config *config = ps_look_config(frame);
-	__u32 reason;
-	__u64 now_ns;
+	__u64 now_ns = ps_look_clock(frame);
 
-	if (!config || (ps_address_flags(address) & PS_ADDRESS_DROP))
-		return PS_REASON_DROP_UNOWNED;
-	if (v->came == PS_GUE_PORT)
-		return PS_REASON_DROP_NO_STEPS;
-	reason = ps_decide_answer(ps_frame_data(frame), ip, end, v);
-	if (reason != PS_UNDECIDED)
-		return reason;
-	now_ns = ps_look_clock(frame);
 	if (now_ns >= config->fresh_until_ns)
 		return PS_REASON_DROP_REJECT_STALE;
 	if (!ps_find_way_back(config, v))
@@ -43,6 +35,20 @@ PS_COLD __u32 ps_decide_unowned(struct ps_frame *frame, const struct iphdr *ip, 
 	if (!ps_look_budget(frame, PS_BUDGET_REJECT, now_ns, config->reject_per_s))
 		return PS_REASON_DROP_REJECT_LIMIT;
 	return v->flow.protocol == PS_PROTO_TCP ? PS_REASON_REJECT_TCP : PS_REASON_REJECT_ICMP;
+}
+
+PS_COLD __u32 ps_decide_unowned(struct ps_frame *frame, const struct iphdr *ip, const void *end,
+				const struct ps_address *address, struct ps_verdict *v)
+{
+	const struct ps_dispatch_config *config = ps_look_config(frame);
+	__u32 reason;
+
+	if (!config || (ps_address_flags(address) & PS_ADDRESS_DROP))
+		return PS_REASON_DROP_UNOWNED;
+	if (v->came == PS_GUE_PORT)
+		return PS_REASON_DROP_NO_STEPS;
+	reason = ps_decide_answer(ps_frame_data(frame), ip, end, v);
+	return reason != PS_UNDECIDED ? reason : ps_decide_reject(frame, config, v);
 }
 
 /* DELIVER, DELIVER_SERVICE, or PS_UNDECIDED: not expected. */

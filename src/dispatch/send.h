@@ -16,6 +16,26 @@ PS_INLINE int ps_find_way_back(const struct ps_dispatch_config *config, struct p
 	return v->hop.ifindex != 0;
 }
 
+/* IPv6 routers never fragment (RFC 8200 §5), so every sender is told; a link below 1,280 bytes is no
+ * IPv6 link. */
+PS_INLINE __u32 ps_decide_too_big6(struct ps_frame *frame, const struct ps_ip6 *ip, const void *end,
+				   struct ps_verdict *v)
+{
+	const struct ps_dispatch_config *config = ps_look_config(frame);
+	__u32 mtu = v->peer->mtu - PS_OVERHEAD_V4;
+
+	if (!config || v->flow.is_icmp == PS_IS_ERROR || !ps_may_answer6(ip) ||
+	    (!v->came && ps_is_multicast(ps_frame_data(frame), end)))
+		return PS_REASON_DROP_TOO_BIG;
+	v->quote_len = (__u16)ps_quote_len6(v->ip_len);
+	v->answer_mtu = (__u16)(mtu < PS_IP6_MTU_MIN ? PS_IP6_MTU_MIN : mtu);
+	if (!ps_find_way_back(config, v))
+		return PS_REASON_DROP_NO_HOP;
+	if (!ps_look_budget(frame, PS_BUDGET_TOO_BIG, ps_look_clock(frame), config->reject_per_s))
+		return PS_REASON_DROP_ANSWER_LIMIT;
+	return PS_REASON_TOO_BIG;
+}
+
 /* The packet in v is larger than v->peer takes.  Only what forbids fragments may draw an answer
  * (RFC 1191 §4), and never an ICMP error (RFC 1122 §3.2.2). */
 PS_COLD __u32 ps_decide_too_big(struct ps_frame *frame, const struct iphdr *ip,
@@ -24,6 +44,8 @@ PS_COLD __u32 ps_decide_too_big(struct ps_frame *frame, const struct iphdr *ip,
 	const struct ps_dispatch_config *config = ps_look_config(frame);
 	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
 
+	if (v->is_v6)
+		return ps_decide_too_big6(frame, (const void *)ip, end, v);
 	if (!config || !(ip->frag_off & ps_be16(PS_DONT_FRAGMENT)) ||
 	    v->flow.is_icmp == PS_IS_ERROR)
 		return PS_REASON_DROP_TOO_BIG;

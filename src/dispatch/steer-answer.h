@@ -14,12 +14,10 @@ struct ps_reset {
 };
 
 /* True when the segment may be answered: not a RST itself, and a header that can be true.
- * ip and the 20 bytes of the TCP header have passed ps_read_flow(). */
-PS_INLINE __u32 ps_read_reset(const struct iphdr *ip, const void *end, struct ps_reset *ret)
+ * len: of the segment, which has passed ps_read_flow(). */
+PS_INLINE __u32 ps_read_reset(const struct tcphdr *tcp, const void *end, __u32 len,
+			      struct ps_reset *ret)
 {
-	const struct tcphdr *tcp = (const void *)((const __u8 *)ip + ip->ihl * 4);
-	__u32 len = ps_be16(ip->tot_len) - ip->ihl * 4;
-
 	if ((const void *)(tcp + 1) > end)
 		return PS_REASON_DROP_TRUNCATED;
 	if (tcp->doff < 5 || tcp->doff * 4u > len)
@@ -33,18 +31,16 @@ PS_INLINE __u32 ps_read_reset(const struct iphdr *ip, const void *end, struct ps
 	return PS_UNDECIDED;
 }
 
-/* Writes PS_RST_LEN bytes: from our side of the flow to the peer's. */
-PS_INLINE void ps_write_reset(void *at, const struct ps_flow *flow, const struct ps_reset *reset)
+/* Writes a TCP header of 20 bytes: from our side of the flow to the peer's.  sum: of the pseudo
+ * header. */
+PS_INLINE void ps_write_rst_segment(void *at, const struct ps_flow *flow,
+				    const struct ps_reset *reset, __u32 sum)
 {
-	struct iphdr *ip = at;
-	__be16 *tcp = (void *)(ip + 1);
+	__be16 *tcp = at;
 	__be16 flags = ps_be16(5 << 12 | (reset->has_ack ? 0x14 : 0x04)); /* ACK 0x10, RST 0x04 */
-	__u32 sum = ps_sum32(flow->ours) + ps_sum32(flow->peer) + flow->our_port + flow->peer_port +
-		    ps_sum32(reset->seq) + ps_sum32(reset->ack) + flags + ps_be16(PS_PROTO_TCP) +
-		    ps_be16(sizeof(struct tcphdr));
 
-	ps_write_ip(ip, PS_PROTO_TCP, flow->ours, flow->peer, PS_RST_LEN,
-		    ps_ip_sum(PS_PROTO_TCP, flow->ours, flow->peer));
+	sum += flow->our_port + flow->peer_port + ps_sum32(reset->seq) + ps_sum32(reset->ack) +
+	       flags;
 	tcp[0] = flow->our_port;
 	tcp[1] = flow->peer_port;
 	__builtin_memcpy(tcp + 2, &reset->seq, 4);
@@ -53,6 +49,18 @@ PS_INLINE void ps_write_reset(void *at, const struct ps_flow *flow, const struct
 	tcp[7] = 0;
 	tcp[8] = ps_checksum(sum);
 	tcp[9] = 0;
+}
+
+/* Writes PS_RST_LEN bytes: from our side of the flow to the peer's. */
+PS_INLINE void ps_write_reset(void *at, const struct ps_flow *flow, const struct ps_reset *reset)
+{
+	struct iphdr *ip = at;
+	__u32 sum = ps_sum32(flow->ours) + ps_sum32(flow->peer) + ps_be16(PS_PROTO_TCP) +
+		    ps_be16(sizeof(struct tcphdr));
+
+	ps_write_ip(ip, PS_PROTO_TCP, flow->ours, flow->peer, PS_RST_LEN,
+		    ps_ip_sum(PS_PROTO_TCP, flow->ours, flow->peer));
+	ps_write_rst_segment(ip + 1, flow, reset, sum);
 }
 
 /* How much of a rejected packet an ICMP error quotes, bytes; a multiple of 4. */

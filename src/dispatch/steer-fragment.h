@@ -42,22 +42,17 @@ PS_INLINE int ps_fragment_is_sound(const struct iphdr *ip)
 
 PS_INLINE struct ps_fragment_key ps_fragment_key(const struct iphdr *ip)
 {
-	return (struct ps_fragment_key){ip->saddr, ip->daddr, ip->id, ip->protocol, 0};
-}
-
-/* A bijection in which every bit of the input moves about half of the output (murmur3's end). */
-PS_INLINE __u32 ps_mix(__u32 v)
-{
-	v = (v ^ v >> 16) * 0x85ebca6bu;
-	v = (v ^ v >> 13) * 0xc2b2ae35u;
-	return v ^ v >> 16;
+	return (struct ps_fragment_key){{ip->saddr},  {ip->daddr}, ip->id,
+					ip->protocol, ip->version, 0};
 }
 
 PS_INLINE __u32 ps_fragment_hash(const struct ps_fragment_key *key)
 {
-	__u32 hash = ps_mix(key->src) + key->dst;
+	__u32 hash = ps_mix(key->id * 0x9e3779b1u + key->protocol);
 
-	return ps_mix(hash) + ((__u32)key->id << 8 | key->protocol);
+	for (int i = 0; i < 4; i++)
+		hash = ps_mix(ps_mix(hash + key->src[i]) + key->dst[i]);
+	return hash;
 }
 
 /* The host with the highest score gathers: whoever joins or leaves takes only its own share along

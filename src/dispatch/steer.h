@@ -8,6 +8,7 @@
 
 #include "dispatch/steer-answer.h"
 #include "dispatch/steer-icmp.h"
+#include "dispatch/steer6.h"
 #include "dispatch/wire.h"
 
 /* Whose conversation a packet that passed ps_check_ip() belongs to.  flow->our_port decides the

@@ -8,8 +8,12 @@
  *
  * Rows are laid out in the order in which addresses are added, each as long as its slices need
  * (32 owners in one element, so a /24 of default slices is 8 KiB).  A /24 has 256 elements of its
- * own only until it turns out that one says it all, which spares random packets a cache miss.  A byte names one of 254 hosts, so hosts form groups, one for each site:
- * slots are handed out as owners appear, which keeps a group as small as the site.
+ * own only until it turns out that one says it all, which spares random packets a cache miss.  A byte
+ * names one of 254 hosts, so hosts form groups, one for each site: slots are handed out as owners
+ * appear, which keeps a group as small as the site.
+ *
+ * The /112s of IPv6 addresses are found by a hash table with at most 8 places to look, made wider until
+ * all fit; from there on an address is found as in IPv4, only that a /120 always has its elements.
  *
  * Everything that the kernel would otherwise compute for each packet is computed here: the sum of
  * the outer header in ps_peer.csum, the number of the row, the group.  Next hops are not known
@@ -27,6 +31,7 @@
 #include "base/range.h"
 #include "dispatch/steer.h"
 
+enum { PS_INDEX6_BITS_MAX = 20 };
 enum { PS_BLOCK = 256 }; /* elements of a block: addresses of a /24, or /24s of a /16 */
 
 /* Room for n elements: the next power of two, so that growing one by one is cheap. */
@@ -68,6 +73,7 @@ void ps_table_free(struct ps_table **table)
 
 	if (!t)
 		return;
+	free(t->index6);
 	free(t->blocks);
 	free(t->addresses);
 	free(t->owners);
@@ -75,6 +81,7 @@ void ps_table_free(struct ps_table **table)
 	free(t->hosts);
 	free(t->edges);
 	free(t->services);
+	free(t->services6);
 	free(t);
 }
 
@@ -147,10 +154,10 @@ int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_b
 	return 0;
 }
 
-/* The element for the /24 of the address. */
-static struct ps_address *block_of(const struct ps_table *table, uint32_t ip4)
+/* The element for the /24 or /120 in which the last 16 bits of an address lie. */
+static struct ps_address *block_of(const struct ps_table *table, size_t number, uint32_t low)
 {
-	return &table->blocks[(size_t)table->index[ip4 >> 16] * PS_BLOCK + (ip4 >> 8 & 255)];
+	return &table->blocks[number * PS_BLOCK + (low >> 8 & 255)];
 }
 
 /* The first of the /24's own elements, which a mixed block has. */
@@ -159,10 +166,39 @@ static struct ps_address *elements_of(const struct ps_table *table, const struct
 	return &table->addresses[(size_t)block->row * PS_BLOCK];
 }
 
+/* The element for the last 16 bits of an IPv6 address, or NULL: its block is not there. */
+static struct ps_address *element_of(const struct ps_table *table, size_t number, uint32_t low)
+{
+	const struct ps_address *block = block_of(table, number, low);
+
+	return block->bits ? &elements_of(table, block)[low & 255] : NULL;
+}
+
+/* Where the /112 is or would be; NULL: no place within reach. */
+static struct ps_index6 *place6(struct ps_index6 *index6, unsigned bits, const __be32 *ip6)
+{
+	for (unsigned i = 0; bits && i < PS_INDEX6_PROBES; i++) {
+		struct ps_index6 *at = &index6[(ps_index6_hash(ip6) + i) & ((1u << bits) - 1)];
+
+		if (!at->block || ps_index6_is(at, ip6))
+			return at;
+	}
+	return NULL;
+}
+
+const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6)
+{
+	const struct ps_index6 *at = place6(table->index6, table->config.index6_bits, ip6);
+	const struct ps_address *address =
+		at && at->block ? element_of(table, at->block, ps_be32(ip6[3])) : NULL;
+
+	return address && address->bits ? address : NULL;
+}
+
 bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret)
 {
 	uint32_t ip4 = ps_be32(ip4_be);
-	const struct ps_address *block = block_of(table, ip4);
+	const struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
 	struct ps_address address;
 
 	if (!block->bits)
@@ -182,20 +218,18 @@ bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
 	return false;
 }
 
-/* The element for an address that is not shared; makes the blocks on the way to it. */
-static int make_element(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
+static int make_block(struct ps_table *table)
 {
-	__u32 *number = &table->index[ip4 >> 16];
-	struct ps_address *block;
+	return grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
+}
+
+/* The element for the last 16 bits of an address that is not shared; makes those around it. */
+static int make_element(struct ps_table *table, size_t number, uint32_t low,
+			struct ps_address **ret)
+{
+	struct ps_address *block = block_of(table, number, low);
 	int r;
 
-	if (!*number) {
-		r = grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
-		if (r < 0)
-			return r;
-		*number = (__u32)table->n_blocks - 1;
-	}
-	block = block_of(table, ip4);
 	if (!block->bits) {
 		r = grow(&table->addresses, &table->n_address_blocks, 1,
 			 PS_BLOCK * sizeof(*table->addresses));
@@ -204,15 +238,29 @@ static int make_element(struct ps_table *table, uint32_t ip4, struct ps_address 
 		*block = (struct ps_address){.row = (__u32)table->n_address_blocks - 1,
 					     .bits = PS_BLOCK_MIXED};
 	}
-	*ret = &elements_of(table, block)[ip4 & 255];
+	*ret = &elements_of(table, block)[low & 255];
 	return 0;
+}
+
+static int make_element4(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
+{
+	__u32 *number = &table->index[ip4 >> 16];
+	int r;
+
+	if (!*number) {
+		r = make_block(table);
+		if (r < 0)
+			return r;
+		*number = (__u32)table->n_blocks - 1;
+	}
+	return make_element(table, *number, ip4, ret);
 }
 
 /* Lets the block speak for its addresses once they are all shared alike, row after row, as those
  * of a pool are when its last address has been added. */
 static void merge_block(struct ps_table *table, uint32_t ip4)
 {
-	struct ps_address *block = block_of(table, ip4);
+	struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
 	struct ps_address first = elements_of(table, block)[0], expected;
 
 	for (uint32_t i = 0; i < PS_BLOCK; i++) {
@@ -224,6 +272,63 @@ static void merge_block(struct ps_table *table, uint32_t ip4)
 	if (block->row == table->n_address_blocks - 1)
 		table->n_address_blocks--;
 	*block = first;
+}
+
+/* Moves all /112s of an index to a wider one; false: not all are within reach there. */
+static bool refill6(const struct ps_index6 *from, size_t n, struct ps_index6 *to, unsigned bits)
+{
+	for (size_t i = 0; i < n; i++) {
+		__be32 ip6[4] = {from[i].prefix[0], from[i].prefix[1], from[i].prefix[2],
+				 ps_be32((__u32)from[i].prefix_low << 16)};
+		struct ps_index6 *at = from[i].block ? place6(to, bits, ip6) : NULL;
+
+		if (from[i].block && !at)
+			return false;
+		if (at)
+			*at = from[i];
+	}
+	return true;
+}
+
+static int widen6(struct ps_table *table)
+{
+	unsigned old_bits = table->config.index6_bits, bits = old_bits ? old_bits : 2;
+	size_t n_old = old_bits ? (size_t)1 << old_bits : 0;
+
+	while (++bits <= PS_INDEX6_BITS_MAX) {
+		ps_auto_mem struct ps_index6 *wider = calloc((size_t)1 << bits, sizeof(*wider));
+
+		if (!wider)
+			return -ENOMEM;
+		if (!refill6(table->index6, n_old, wider, bits))
+			continue;
+		free(table->index6);
+		table->index6 = ps_move(wider);
+		table->config.index6_bits = (__u8)bits;
+		return 0;
+	}
+	return -ENOSPC;
+}
+
+static int make_element6(struct ps_table *table, const __be32 *ip6, struct ps_address **ret)
+{
+	struct ps_index6 *at;
+	int r;
+
+	while (!(at = place6(table->index6, table->config.index6_bits, ip6))) {
+		r = widen6(table);
+		if (r < 0)
+			return r;
+	}
+	if (!at->block) {
+		r = make_block(table);
+		if (r < 0)
+			return r;
+		memcpy(at->prefix, ip6, sizeof(at->prefix));
+		at->prefix_low = (__u16)(ps_be32(ip6[3]) >> 16);
+		at->block = (__u32)table->n_blocks - 1;
+	}
+	return make_element(table, at->block, ps_be32(ip6[3]), ret);
 }
 
 static int make_group(struct ps_table *table, unsigned site)
@@ -256,12 +361,14 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 
 	if (!shift_is_valid(address->shift) || address->site >= PS_SITES_MAX)
 		return -EINVAL;
-	if (ps_table_find(table, address->ip4_be, &found))
+	if (address->ip6 ? ps_table_find6(table, address->ip6) != NULL
+			 : ps_table_find(table, address->ip4_be, &found))
 		return -EEXIST;
 	n_slices = ps_slice_count(address->shift);
 	r = make_group(table, address->site);
 	if (r >= 0)
-		r = make_element(table, ip4, &element);
+		r = address->ip6 ? make_element6(table, address->ip6, &element)
+				 : make_element4(table, ip4, &element);
 	if (r >= 0)
 		r = grow(&table->owners, &table->n_owners,
 			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
@@ -273,7 +380,7 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 		.site = (__u8)address->site,
 		.bits = (__u8)(address->shift | flags << 5),
 	};
-	if ((ip4 & 255) == 255)
+	if (!address->ip6 && (ip4 & 255) == 255)
 		merge_block(table, ip4);
 	return 0;
 }
@@ -294,23 +401,37 @@ static int slot_of(struct ps_group *group, unsigned host)
 	return (int)slot;
 }
 
-int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
+static int set_owner(struct ps_table *table, const struct ps_address *address, unsigned slice,
+		     unsigned host)
 {
-	struct ps_address address;
 	int slot;
 
-	if (!ps_table_find(table, ip4_be, &address))
+	if (!address)
 		return -ENOENT;
 	if (host >= PS_HOSTS_MAX)
 		return -EINVAL;
-	if (slice >= ps_slice_count(ps_address_shift(&address)) ||
-	    slice < ps_slice_first(ps_address_shift(&address)))
+	if (slice >= ps_slice_count(ps_address_shift(address)) ||
+	    slice < ps_slice_first(ps_address_shift(address)))
 		return -ERANGE;
-	slot = slot_of(&table->groups[address.group], host);
+	slot = slot_of(&table->groups[address->group], host);
 	if (slot < 0)
 		return slot;
-	table->owners[address.row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES] = (__u8)slot;
+	table->owners[address->row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES] =
+		(__u8)slot;
 	return 0;
+}
+
+int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
+{
+	struct ps_address address;
+
+	return set_owner(table, ps_table_find(table, ip4_be, &address) ? &address : NULL, slice,
+			 host);
+}
+
+int ps_table_set_owner6(struct ps_table *table, const __be32 *ip6, unsigned slice, unsigned host)
+{
+	return set_owner(table, ps_table_find6(table, ip6), slice, host);
 }
 
 int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol)
@@ -321,5 +442,20 @@ int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port,
 		return r;
 	table->services[table->n_services - 1] =
 		(struct ps_service_key){ip4_be, ps_be16(port), protocol, 0};
+	return 0;
+}
+
+int ps_table_add_service6(struct ps_table *table, const __be32 *ip6, uint16_t port,
+			  uint8_t protocol)
+{
+	int r = grow(&table->services6, &table->n_services6, 1, sizeof(*table->services6));
+	struct ps_service6_key *key;
+
+	if (r < 0)
+		return r;
+	key = &table->services6[table->n_services6 - 1];
+	memcpy(key->address, ip6, sizeof(key->address));
+	key->port = ps_be16(port);
+	key->protocol = protocol;
 	return 0;
 }

@@ -22,7 +22,8 @@ struct ps_table_self {
 struct ps_table {
 	struct ps_dispatch_config config;
 	__u32 index[65536];        /* by dst >> 16: block number, 0: none */
-	struct ps_address *blocks; /* n_blocks * 256, one for each /24; bits 0: none */
+	struct ps_index6 *index6;  /* 1 << config.index6_bits, if that is not 0 */
+	struct ps_address *blocks; /* n_blocks * 256, one for each /24 or /120; bits 0: none */
 	size_t n_blocks;
 	struct ps_address *addresses; /* n_address_blocks * 256; bits 0: not shared */
 	size_t n_address_blocks;
@@ -36,6 +37,8 @@ struct ps_table {
 	size_t n_edges;
 	struct ps_service_key *services;
 	size_t n_services;
+	struct ps_service6_key *services6;
+	size_t n_services6;
 	struct ps_table_self self;         /* as given to ps_table_new() */
 	__u16 group_of_site[PS_SITES_MAX]; /* element of groups, 0: none yet */
 };
@@ -43,9 +46,10 @@ struct ps_table {
 struct ps_table_address {
 	uint32_t ip4_be;
 	unsigned site;
-	unsigned shift; /* PS_SHIFT_WHOLE for a whole address */
-	bool drop;      /* pool policy for unowned ports */
-	bool silent;    /* and for pings */
+	unsigned shift;    /* PS_SHIFT_WHOLE for a whole address */
+	bool drop;         /* pool policy for unowned ports */
+	bool silent;       /* and for pings */
+	const __be32 *ip6; /* four words: an IPv6 address instead of ip4_be */
 };
 
 /* -EINVAL: host or site beyond PS_HOSTS_MAX or PS_SITES_MAX; so say the others too. */
@@ -61,8 +65,15 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host);
 int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol);
 
+/* As the two above, for an IPv6 address of four words. */
+int ps_table_set_owner6(struct ps_table *table, const __be32 *ip6, unsigned slice, unsigned host);
+int ps_table_add_service6(struct ps_table *table, const __be32 *ip6, uint16_t port,
+			  uint8_t protocol);
+
 /* True when the address is shared. */
 bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret);
+/* The element for the address, or NULL: not shared. */
+const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6);
 /* True for the underlay of a host: encapsulated packets are believed from these only. */
 bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be);
 

@@ -116,6 +116,11 @@ static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_addr
 	return ps_table_find(frame->table, ip4_be, ret);
 }
 
+static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+{
+	return ps_table_find6(frame->table, ip6);
+}
+
 static const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
 {
 	return row < frame->table->n_owners ? &frame->table->owners[row] : NULL;
@@ -160,6 +165,23 @@ static int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow)
 static int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
 {
 	return ps_look_claim(frame, flow);
+}
+
+static __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
+			       const struct ps_flow *flow)
+{
+	const struct ps_table *table = frame->table;
+
+	(void)peer;
+	for (size_t i = 0; i < table->n_services6; i++)
+		if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) &&
+		    ps_is_same6(table->services6[i].address, ours) &&
+		    table->services6[i].port == flow->our_port &&
+		    table->services6[i].protocol == flow->protocol)
+			return PS_REASON_DELIVER_SERVICE;
+	/* Only sockets are asked, and pings have none. */
+	return frame->options->expected && flow->protocol != PS_PROTO_ICMP6 ? PS_REASON_DELIVER
+									    : PS_UNDECIDED;
 }
 
 static __u64 ps_look_clock(struct ps_frame *frame)

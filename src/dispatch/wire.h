@@ -50,7 +50,7 @@ enum {
 };
 
 /* IP protocols and ICMP types; linux/icmp.h and linux/in.h pull in libc's. */
-enum { PS_PROTO_ICMP = 1, PS_PROTO_TCP = 6, PS_PROTO_UDP = 17 };
+enum { PS_PROTO_ICMP = 1, PS_PROTO_TCP = 6, PS_PROTO_UDP = 17, PS_PROTO_ICMP6 = 58 };
 enum {
 	PS_ICMP_ECHO_REPLY = 0,
 	PS_ICMP_UNREACHABLE = 3,
@@ -64,6 +64,14 @@ enum {
 
 struct ps_vlan {
 	__be16 tag, type;
+};
+
+/* linux/ipv6.h pulls in what libc has too. */
+struct ps_ip6 {
+	__be32 word; /* version, traffic class, flow label */
+	__be16 payload_len;
+	__u8 next, hop_limit;
+	__be32 src[4], dst[4];
 };
 
 struct ps_icmp {
@@ -83,9 +91,17 @@ struct ps_flow {
 	__u8 is_icmp;  /* the packet itself, never to be rejected: PS_IS_ECHO or PS_IS_ERROR */
 };
 
-/* Offset of the IPv4 header behind Ethernet and up to two VLAN tags; 0: none.  The header itself
+/* A bijection in which every bit of the input moves about half of the output (murmur3's end). */
+PS_INLINE __u32 ps_mix(__u32 v)
+{
+	v = (v ^ v >> 16) * 0x85ebca6bu;
+	v = (v ^ v >> 13) * 0xc2b2ae35u;
+	return v ^ v >> 16;
+}
+
+/* Offset of the IP header of this Ethernet type behind Ethernet and up to two VLAN tags; 0: none.  The header itself
  * may lie beyond end. */
-PS_INLINE __u32 ps_find_ip(const void *frame, const void *end)
+PS_INLINE __u32 ps_find_type(const void *frame, const void *end, __u16 wanted)
 {
 	const struct ethhdr *eth = frame;
 	const struct ps_vlan *vlan = (const void *)(eth + 1);
@@ -94,18 +110,24 @@ PS_INLINE __u32 ps_find_ip(const void *frame, const void *end)
 	if ((const void *)(eth + 1) > end)
 		return 0;
 	type = eth->h_proto;
-	if (type == ps_be16(ETH_P_IP))
+	if (type == ps_be16(wanted))
 		return ETH_HLEN;
 	if (type != ps_be16(ETH_P_8021Q) && type != ps_be16(ETH_P_8021AD))
 		return 0;
 	if ((const void *)(vlan + 1) > end)
 		return 0;
 	type = vlan->type;
-	if (type == ps_be16(ETH_P_IP))
+	if (type == ps_be16(wanted))
 		return ETH_HLEN + sizeof(*vlan);
 	if (type != ps_be16(ETH_P_8021Q) || (const void *)(vlan + 2) > end)
 		return 0;
-	return vlan[1].type == ps_be16(ETH_P_IP) ? ETH_HLEN + 2 * sizeof(*vlan) : 0;
+	return vlan[1].type == ps_be16(wanted) ? ETH_HLEN + 2 * sizeof(*vlan) : 0;
+}
+
+/* The IPv4 header. */
+PS_INLINE __u32 ps_find_ip(const void *frame, const void *end)
+{
+	return ps_find_type(frame, end, ETH_P_IP);
 }
 
 /* By its destination MAC; broadcast is one of them. */

@@ -16,6 +16,12 @@ enum {
 	PS_CLASS_NONE = 0xffff, /* in events: of no class */
 };
 
+/* Value of map `services` (by src, sport, protocol; src 0: a service on whatever address).  address
+ * is 0 where several addresses publish the port. */
+struct ps_service_value {
+	__be32 address;
+};
+
 /* How long Linux keeps TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h). */
 #define PS_QUARANTINE_NS (60ull * 1000 * 1000 * 1000)
 
@@ -29,12 +35,16 @@ enum {
 	X(RELEASE, "release", "port given back")                                             \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")           \
 	X(EXHAUSTED, "exhausted", "no port left towards this destination: EADDRNOTAVAIL")    \
+	X(BLOCKED, "blocked",                                                                \
+	  "every port left is bound by another socket of this host: EADDRNOTAVAIL")          \
+	X(STRAY, "stray", "port passed by: a socket that has no claim is connected with it") \
 	X(NO_SLICE, "no_slice", "the class's pool has no slice on this host: EADDRNOTAVAIL") \
 	X(NO_MEMORY, "no_memory", "table of ports in use is full: ENOBUFS")                  \
 	X(REFUSED_PORT, "refused_port",                                                      \
 	  "socket is bound outside this host's slices: EADDRNOTAVAIL")                       \
 	X(REFUSED_SHARED, "refused_shared", "destination is a shared address: ECONNREFUSED") \
 	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")  \
+	X(REPLY, "reply", "unconnected UDP send to a direct destination, which may answer")  \
 	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")  \
 	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")    \
 	X(REFUSED_KERNEL, "refused_kernel",                                                  \
@@ -75,6 +85,18 @@ struct ps_held {
 	__u32 held; /* 1: the claim is this socket's; whoever swaps it to 0 gives the port back */
 };
 _Static_assert(sizeof(struct ps_held) == 20, "socket storage outlives a generation");
+
+/* Direct destinations whose answers a datagram socket may await at once; the last ones it sent to. */
+enum { PS_REPLIES_MAX = 8 };
+
+/* Value of socket storage `replies`: claims towards direct destinations that a socket bound to a
+ * shared address sent to without connect().  protocol 0: a free place. */
+struct ps_replies {
+	__u32 lock; /* struct bpf_spin_lock */
+	__u32 next; /* the place to take, modulo PS_REPLIES_MAX */
+	struct ps_claim_key keys[PS_REPLIES_MAX];
+};
+_Static_assert(sizeof(struct ps_replies) == 136, "socket storage outlives a generation");
 
 /* Value of map `choices` (by class): the slices that serve the class, [first, first + n) in map
  * `slices`.  n 0: none on this host. */

@@ -82,14 +82,13 @@ static __always_inline void ps_claim_drop(const struct ps_claim_key *key)
 	bpf_map_delete_elem(&claims, key);
 }
 
-/* Gives a port back as from PS_QUARANTINE_NS on. */
-static __always_inline void ps_claim_quarantine(const struct ps_claim_key *key)
+/* Gives a port back as from that time on. */
+static __always_inline void ps_claim_quarantine(const struct ps_claim_key *key, __u64 for_ns)
 {
 	struct ps_claim *claim = bpf_map_lookup_elem(&claims, key);
 
 	if (claim)
-		*(volatile __u64 *)&claim->free_after_ns =
-			bpf_ktime_get_boot_ns() + PS_QUARANTINE_NS;
+		*(volatile __u64 *)&claim->free_after_ns = bpf_ktime_get_boot_ns() + for_ns;
 }
 
 static __always_inline int held_without_peer(const struct ps_claim_key *key)
@@ -98,6 +97,11 @@ static __always_inline int held_without_peer(const struct ps_claim_key *key)
 		.src = key->src, .sport = key->sport, .protocol = key->protocol};
 
 	return !!bpf_map_lookup_elem(&claims, &bare);
+}
+
+static __always_inline int is_claimed(const struct ps_claim_key *key)
+{
+	return !!bpf_map_lookup_elem(&claims, key);
 }
 
 static long draw_step(__u64 nth, struct ps_ask *ask)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "egress/inside.h"
 
 enum { WALK_PORTS_MIN = 8 }; /* choose.h splits off an eighth */
@@ -22,15 +23,15 @@ static int check_choices(const struct ps_egress_config *config, char **ret_messa
 		const struct ps_choice *choice = &config->choices[i];
 
 		if (choice->first + (size_t)choice->n > config->n_slices)
-			return ps_egress_fail(ret_message, -EINVAL,
-					      "class %zu names slices that are not there", i);
+			return ps_say(ret_message, -EINVAL,
+				      "class %zu names slices that are not there", i);
 	}
 	for (size_t i = 0; i < config->n_matches; i++) {
 		if (config->matches[i].class >= config->n_choices || config->matches[i].level > 31)
-			return ps_egress_fail(ret_message, -EINVAL,
-					      "match %zu: class %u of %zu, cgroup level %u of 31",
-					      i, config->matches[i].class, config->n_choices,
-					      config->matches[i].level);
+			return ps_say(ret_message, -EINVAL,
+				      "match %zu: class %u of %zu, cgroup level %u of 31", i,
+				      config->matches[i].class, config->n_choices,
+				      config->matches[i].level);
 	}
 	return 0;
 }
@@ -45,11 +46,10 @@ static int check_direct(const struct ps_egress_config *config, char **ret_messag
 			if (config->direct[i].bits < config->shared[j].bits ||
 			    !ps_prefix_overlaps(&config->direct[i], &config->shared[j]))
 				continue;
-			return ps_egress_fail(
-				ret_message, -EINVAL,
-				"direct prefix %s lies within the shared addresses %s",
-				ps_prefix_format(&config->direct[i], direct),
-				ps_prefix_format(&config->shared[j], shared));
+			return ps_say(ret_message, -EINVAL,
+				      "direct prefix %s lies within the shared addresses %s",
+				      ps_prefix_format(&config->direct[i], direct),
+				      ps_prefix_format(&config->shared[j], shared));
 		}
 	}
 	return 0;
@@ -60,7 +60,7 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 	int r;
 
 	if (config->n_choices > PS_CLASSES_MAX || config->n_slices > PS_CHOICE_SLICES_MAX)
-		return ps_egress_fail(
+		return ps_say(
 			ret_message, -EINVAL, "%zu classes and %zu slices are more than %d and %d",
 			config->n_choices, config->n_slices, PS_CLASSES_MAX, PS_CHOICE_SLICES_MAX);
 	for (size_t i = 0; i < config->n_slices; i++) {
@@ -68,9 +68,8 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 
 		if (slice->ports.count < WALK_PORTS_MIN || slice->shift > PS_SHIFT_WHOLE ||
 		    slice->ports.first + slice->ports.count > PS_PORT_COUNT)
-			return ps_egress_fail(ret_message, -EINVAL,
-					      "slice %zu has ports %u+%u of shift %u", i,
-					      slice->ports.first, slice->ports.count, slice->shift);
+			return ps_say(ret_message, -EINVAL, "slice %zu has ports %u+%u of shift %u",
+				      i, slice->ports.first, slice->ports.count, slice->shift);
 	}
 	r = check_choices(config, ret_message);
 	return r < 0 ? r : check_direct(config, ret_message);
@@ -94,7 +93,7 @@ int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config 
 		{egress->hooks->maps.owned, config->n_slices},
 		{egress->hooks->maps.places, n_places},
 		{egress->hooks->maps.places6, n_places},
-		{egress->hooks->maps.services, config->n_services},
+		{egress->hooks->maps.services, 2 * config->n_services},
 		{egress->hooks->maps.limits, PS_EGRESS_MAX * (config->n_choices + 1)},
 	};
 
@@ -187,18 +186,29 @@ static int fill_places(struct ps_egress *egress, const struct ps_egress_config *
 	return r;
 }
 
+static int add_service(struct bpf_map *map, struct ps_claim_key key, uint32_t address_be)
+{
+	const struct ps_service_value value = {address_be};
+
+	return bpf_map__update_elem(map, &key, sizeof(key), &value, sizeof(value), BPF_ANY);
+}
+
+/* Each by its address, and without one for sockets on the wildcard. */
 static int fill_services(struct ps_egress *egress, const struct ps_egress_config *config)
 {
-	const uint8_t one = 1;
+	struct bpf_map *map = egress->hooks->maps.services;
 
 	for (size_t i = 0; i < config->n_services; i++) {
 		const struct ps_claim_key *service = &config->services[i];
-		struct ps_claim_key key = {.src = service->src,
-					   .sport = service->sport,
-					   .protocol = service->protocol};
-		int r = bpf_map__update_elem(egress->hooks->maps.services, &key, sizeof(key), &one,
-					     sizeof(one), BPF_ANY);
+		struct ps_claim_key key = {.sport = service->sport, .protocol = service->protocol};
+		struct ps_service_value other;
+		bool alone = bpf_map__lookup_elem(map, &key, sizeof(key), &other, sizeof(other),
+						  0) == -ENOENT;
+		int r = add_service(map, key, alone ? service->src : 0);
 
+		key.src = service->src;
+		if (!r)
+			r = add_service(map, key, service->src);
 		if (r < 0)
 			return r;
 	}

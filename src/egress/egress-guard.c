@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "egress/inside.h"
 
 /* Ours among the filters of an interface.  Priority 1: a filter before us could end the chain. */
@@ -86,14 +87,6 @@ static int make_qdisc(unsigned ifindex, bool *ret_made)
 	return r == -EEXIST ? 0 : r;
 }
 
-static int mute(enum libbpf_print_level level, const char *format, va_list args)
-{
-	(void)level;
-	(void)format;
-	(void)args;
-	return 0;
-}
-
 static int set_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, bool *ret_made)
 {
 	bool ethernet;
@@ -121,13 +114,12 @@ int ps_egress_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, boo
 
 	*ret_message = NULL;
 	*ret_qdisc_made = false;
-	print = libbpf_set_print(mute); /* it tells every qdisc that is there already */
+	print = libbpf_set_print(ps_egress_mute); /* it tells every qdisc that is there already */
 	r = set_guard(egress, ifindex, uplink, &made);
 	libbpf_set_print(print);
 	*ret_qdisc_made = made;
 	if (r < 0)
-		return ps_egress_fail(ret_message, r, "guard at interface %u: %s", ifindex,
-				      strerror(-r));
+		return ps_say(ret_message, r, "guard at interface %u: %s", ifindex, strerror(-r));
 	return 0;
 }
 
@@ -138,7 +130,7 @@ bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool upl
 
 	if (has_ethernet(ifindex, &ethernet) < 0)
 		return false;
-	print = libbpf_set_print(mute);
+	print = libbpf_set_print(ps_egress_mute);
 	stands = has_filter(guard_program(egress, BPF_TC_EGRESS, ethernet), ifindex,
 			    BPF_TC_EGRESS) &&
 		 (uplink || has_filter(guard_program(egress, BPF_TC_INGRESS, ethernet), ifindex,
@@ -147,17 +139,28 @@ bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool upl
 	return stands;
 }
 
-int ps_egress_unguard(unsigned ifindex, bool remove_qdisc)
+/* A qdisc that we made may carry the filters of others by now, and would take them along. */
+static int remove_empty_qdisc(unsigned ifindex)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,
 		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
-	libbpf_print_fn_t print = libbpf_set_print(mute);
+	unsigned n = 0;
+	int r = ps_egress_count_filters(ifindex, &n);
+
+	if (r < 0 || n || !ps_egress_has_qdisc(ifindex))
+		return r;
+	return bpf_tc_hook_destroy(&hook);
+}
+
+int ps_egress_unguard(unsigned ifindex, bool remove_qdisc)
+{
+	libbpf_print_fn_t print = libbpf_set_print(ps_egress_mute);
 	int r = detach_filter(ifindex, BPF_TC_EGRESS);
 
 	if (!r)
 		r = detach_filter(ifindex, BPF_TC_INGRESS);
 	if (!r && remove_qdisc)
-		r = bpf_tc_hook_destroy(&hook);
+		r = remove_empty_qdisc(ifindex);
 	libbpf_set_print(print);
 	return r;
 }

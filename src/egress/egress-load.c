@@ -1,28 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <stdarg.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "egress/inside.h"
 
 enum { TAIL_LINES = 4 };
-
-int ps_egress_fail(char **ret_message, int error, const char *format, ...)
-{
-	char *text = NULL;
-	va_list args;
-
-	va_start(args, format);
-	if (vasprintf(&text, format, args) < 0)
-		text = NULL;
-	va_end(args);
-	*ret_message = text;
-	return error;
-}
 
 char *ps_egress_pin_path(const char *pin_dir, const char *name)
 {
@@ -31,7 +19,7 @@ char *ps_egress_pin_path(const char *pin_dir, const char *name)
 	return asprintf(&path, "%s/%s", pin_dir, name) < 0 ? NULL : path;
 }
 
-static int mute(enum libbpf_print_level level, const char *format, va_list args)
+int ps_egress_mute(enum libbpf_print_level level, const char *format, va_list args)
 {
 	(void)level;
 	(void)format;
@@ -68,17 +56,32 @@ static bool names_mark(const struct ps_egress_config *config)
 	return false;
 }
 
+/* net.ipv4.tcp_fin_timeout of this network namespace, s. */
+static int read_fin_timeout(uint32_t *ret_s)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/tcp_fin_timeout", "re");
+	int n = f ? fscanf(f, "%" SCNu32, ret_s) : 0;
+
+	if (f)
+		(void)fclose(f);
+	return n == 1 ? 0 : -EIO;
+}
+
 static int set_constants(struct ps_egress *egress, const struct ps_egress_config *config,
 			 bool observe)
 {
 	struct ps_egress_hooks__rodata *hooks = egress->hooks->rodata;
 	struct ps_egress_guard__rodata *guard = egress->guard->rodata;
+	uint32_t fin_timeout_s;
 	uint64_t cookie;
 	int r = read_netns_cookie(&cookie);
 
+	if (!r)
+		r = read_fin_timeout(&fin_timeout_s);
 	if (r < 0)
 		return r;
 	hooks->netns_cookie = cookie;
+	hooks->fin_timeout_ns = fin_timeout_s * 1000000000ull;
 	hooks->cgroup_levels = level_mask(config);
 	hooks->have_marks = names_mark(config);
 	hooks->mss = config->mss;
@@ -99,9 +102,9 @@ static int check_pinned(struct bpf_map *map, const char *path, char **ret_messag
 	uint32_t len = sizeof(info);
 
 	if (fd < 0)
-		return errno == ENOENT ? 0
-				       : ps_egress_fail(ret_message, -errno, "%s: %s", path,
-							strerror(errno));
+		return errno == ENOENT
+			       ? 0
+			       : ps_say(ret_message, -errno, "%s: %s", path, strerror(errno));
 	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
 		return -errno;
 	if (info.type == bpf_map__type(map) && info.key_size == bpf_map__key_size(map) &&
@@ -109,9 +112,8 @@ static int check_pinned(struct bpf_map *map, const char *path, char **ret_messag
 	    info.max_entries == bpf_map__max_entries(map) &&
 	    info.map_flags == bpf_map__map_flags(map))
 		return 0;
-	return ps_egress_fail(ret_message, -ESTALE,
-			      "%s has the layout of another version: run `portslice detach` first",
-			      path);
+	return ps_say(ret_message, -ESTALE,
+		      "%s has the layout of another version: run `portslice detach` first", path);
 }
 
 static int pin_maps(struct ps_egress *egress, char **ret_message)
@@ -122,6 +124,7 @@ static int pin_maps(struct ps_egress *egress, char **ret_message)
 	} rows[] = {
 		{egress->hooks->maps.claims, "claims"},
 		{egress->hooks->maps.sockets, "sockets"},
+		{egress->hooks->maps.replies, "replies"},
 		{egress->hooks->maps.counters, "egress-counters"},
 		{egress->hooks->maps.events, "events"},
 	};
@@ -177,11 +180,10 @@ static int fail_load(const struct ps_egress *egress, int error, const char *what
 	if (*ret_message)
 		return error;
 	if (error == -EPERM)
-		return ps_egress_fail(ret_message, error,
-				      "loading the %s needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-				      what);
-	return ps_egress_fail(ret_message, error, "the kernel refused the %s: %s%s%s", what,
-			      strerror(-error), *egress->log ? "; " : "", log_tail(egress->log));
+		return ps_say(ret_message, error,
+			      "loading the %s needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", what);
+	return ps_say(ret_message, error, "the kernel refused the %s: %s%s%s", what,
+		      strerror(-error), *egress->log ? "; " : "", log_tail(egress->log));
 }
 
 static int open_objects(struct ps_egress *egress)
@@ -238,9 +240,7 @@ static int start(struct ps_egress *egress, const struct ps_egress_config *config
 	if (!r)
 		r = ps_egress_fill_maps(egress, config);
 	if (r < 0)
-		return *ret_message
-			       ? r
-			       : ps_egress_fail(ret_message, r, "outgoing path: %s", strerror(-r));
+		return *ret_message ? r : ps_say(ret_message, r, "outgoing path: %s", strerror(-r));
 	ps_mem_drop(&egress->log);
 	egress->log = NULL;
 	egress->ring =
@@ -259,13 +259,13 @@ int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress
 	if (!egress)
 		return -ENOMEM;
 	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
-		return ps_egress_fail(ret_message, -ENOTSUP,
-				      "this kernel has no BTF (/sys/kernel/btf/vmlinux): it needs "
-				      "CONFIG_DEBUG_INFO_BTF");
+		return ps_say(ret_message, -ENOTSUP,
+			      "this kernel has no BTF (/sys/kernel/btf/vmlinux): it needs "
+			      "CONFIG_DEBUG_INFO_BTF");
 	r = ps_egress_check(config, ret_message);
 	if (r < 0)
 		return r;
-	print = libbpf_set_print(mute); /* a library does not write to stderr */
+	print = libbpf_set_print(ps_egress_mute); /* a library does not write to stderr */
 	r = start(egress, config, options, ret_message);
 	libbpf_set_print(print);
 	if (r < 0)

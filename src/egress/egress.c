@@ -13,6 +13,7 @@
  *   PIN_DIR/hook-NAME        a cgroup link each; unpinning detaches the hook
  *   PIN_DIR/claims           (source, destination, protocol) -> in use, or in quarantine until
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
+ *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
  *   PIN_DIR/egress-counters  by reason, one number a processor
  *   PIN_DIR/events           ring buffer
  *
@@ -21,7 +22,8 @@
  *
  * The life of a claim: taken in the connect or bind hook (claim.h), held by one socket (`sockets`),
  * given back by sock_ops at TCP_CLOSE or by sock_release, whichever comes first.  A connection
- * without timestamps keeps its port for its TIME_WAIT: the claim stays with free_after_ns set, is
+ * without timestamps keeps its port for its TIME_WAIT (and for the FIN_WAIT2 before it, where the
+ * kernel has put an orphan aside): the claim stays with free_after_ns set, is
  * taken over when the time has passed, and ps_egress_sweep() deletes what nobody took over.
  *
  * Must not: use a link's or a map's kernel object without the pin being the one that counts;
@@ -40,6 +42,7 @@
 #include <sys/stat.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "egress/inside.h"
 
 enum { N_HOOKS = 8 };
@@ -49,7 +52,8 @@ static const char *const hook_names[N_HOOKS] = {
 	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
 };
 
-static const char *const map_names[] = {"claims", "sockets", "egress-counters", "events"};
+static const char *const map_names[] = {"claims", "sockets", "replies", "egress-counters",
+					"events"};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
@@ -117,18 +121,49 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 	*ret_message = NULL;
 	cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cgroup_fd < 0 || fstat(cgroup_fd, &st) < 0)
-		return ps_egress_fail(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,
-				      strerror(errno));
+		return ps_say(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,
+			      strerror(errno));
 	list_programs(egress, programs);
 	for (size_t i = 0; i < N_HOOKS; i++) {
 		ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[i]);
 		int r = pin ? attach_hook(programs[i], cgroup_fd, st.st_ino, pin) : -ENOMEM;
 
 		if (r < 0)
-			return ps_egress_fail(ret_message, r, "%s at cgroup %s: %s", hook_names[i],
-					      egress->cgroup_path, strerror(-r));
+			return ps_say(ret_message, r, "%s at cgroup %s: %s", hook_names[i],
+				      egress->cgroup_path, strerror(-r));
 	}
 	return 0;
+}
+
+/* Is this program at the pinned link, and the link at that cgroup? */
+static bool hook_stands(const struct bpf_program *program, uint64_t cgroup_id, const char *pin)
+{
+	ps_auto_fd int fd = bpf_obj_get(pin);
+	struct bpf_link_info link = {0};
+	struct bpf_prog_info info = {0};
+	uint32_t link_len = sizeof(link), len = sizeof(info);
+
+	return fd >= 0 && link_is_at(fd, cgroup_id) &&
+	       bpf_obj_get_info_by_fd(fd, &link, &link_len) == 0 &&
+	       bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &len) == 0 &&
+	       link.prog_id == info.id;
+}
+
+bool ps_egress_hooks_stand(const struct ps_egress *egress)
+{
+	struct bpf_program *programs[N_HOOKS];
+	struct stat st;
+
+	if (stat(egress->cgroup_path, &st) < 0)
+		return false;
+	list_programs(egress, programs);
+	for (size_t i = 0; i < N_HOOKS; i++) {
+		ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[i]);
+
+		if (!pin || !hook_stands(programs[i], st.st_ino, pin))
+			return false;
+	}
+	return true;
 }
 
 int ps_egress_detach_all(const char *pin_dir)

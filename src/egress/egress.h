@@ -68,16 +68,21 @@ int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress
 		   struct ps_egress **ret, char **ret_message);
 void ps_egress_free(struct ps_egress **egress);
 /* Attaches the cgroup hooks, or replaces our own in place.  Call ps_egress_guard() first: a new
- * slice must pass the guard before the hooks use it. */
-/* Costs one link update a hook; open connections keep their claims. */
+ * slice must pass the guard before the hooks use it.  Costs one link update a hook; open
+ * connections keep their claims.  On failure *ret_message (owned by the caller) is a sentence. */
 int ps_egress_attach(struct ps_egress *egress, char **ret_message);
+/* True when all hooks are in place with this generation's programs. */
+bool ps_egress_hooks_stand(const struct ps_egress *egress);
+/* True when the interface has a clsact qdisc, ours or another's. */
+bool ps_egress_has_qdisc(unsigned ifindex);
 /* Puts the guard at tc egress of the interface (and, when not an uplink, the ingress guard), or
  * replaces our own.  *ret_qdisc_made: true when the clsact qdisc was not there before. */
 int ps_egress_guard(struct ps_egress *egress, unsigned ifindex, bool uplink, bool *ret_qdisc_made,
 		    char **ret_message);
 /* True when our present guard is in place on the interface. */
 bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool uplink);
-/* Removes our guard from an interface; the clsact qdisc too where remove_qdisc says. */
+/* Removes our guard from an interface; the clsact qdisc too where remove_qdisc says and nobody else
+ * has a filter on it (one that appears between the look and the removal is lost). */
 int ps_egress_unguard(unsigned ifindex, bool remove_qdisc);
 /* Deletes the claims whose quarantine has ended, else the table would slowly fill with them; to be
  * called about once a minute.  Cost: one pass over the claims.  *ret_n_freed: how many. */

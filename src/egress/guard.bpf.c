@@ -87,7 +87,7 @@ static __always_inline int find_ip4(struct __sk_buff *skb)
 }
 
 /* The port within the packet that an ICMP error quotes: ours, since the packet came to us. */
-static __always_inline int quoted_port(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow)
+static __always_inline int quoted_port(struct __sk_buff *skb, __u32 at, struct ps_claim_key *ours)
 {
 	struct ports ports;
 	struct icmp icmp;
@@ -95,23 +95,24 @@ static __always_inline int quoted_port(struct __sk_buff *skb, __u32 at, struct p
 
 	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return -ENOENT;
-	flow->protocol = ip.protocol;
+	ours->protocol = ip.protocol;
 	at += ip.ihl * 4;
 	if (ip.protocol == IPPROTO_ICMP) {
 		if (bpf_skb_load_bytes(skb, at, &icmp, sizeof(icmp)))
 			return -ENOENT;
-		flow->sport = icmp.id;
+		ours->sport = icmp.id;
 		return 0;
 	}
 	if (ip.protocol != IPPROTO_TCP && ip.protocol != IPPROTO_UDP)
 		return -ENOENT;
 	if (bpf_skb_load_bytes(skb, at, &ports, sizeof(ports)))
 		return -ENOENT;
-	flow->sport = ports.dst;
+	ours->sport = ports.dst;
 	return 0;
 }
 
-static __always_inline int icmp_port(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow)
+static __always_inline int icmp_port(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow,
+				     struct ps_claim_key *ours)
 {
 	struct icmp icmp;
 
@@ -121,41 +122,46 @@ static __always_inline int icmp_port(struct __sk_buff *skb, __u32 at, struct ps_
 	case ICMP_ECHO_REQUEST:
 	case ICMP_ECHO_REPLY:
 		flow->sport = icmp.id;
+		ours->sport = icmp.id;
 		return 0;
 	case ICMP_UNREACHABLE:
 	case ICMP_TIME_EXCEEDED:
 	case ICMP_PARAMETER:
-		return quoted_port(skb, at + ICMP_HEADER_LEN, flow);
+		return quoted_port(skb, at + ICMP_HEADER_LEN, ours);
 	default:
 		return -ENOENT;
 	}
 }
 
-/* Fills in the port that decides.  -ENOENT: the packet has none. */
-static __always_inline int flow_port(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow)
+/* Fills in the packet's own ports, and in `ours` the port that decides and whose protocol it is:
+ * an ICMP error's is within the packet it quotes.  -ENOENT: there is none. */
+static __always_inline int flow_port(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow,
+				     struct ps_claim_key *ours)
 {
 	struct ports ports;
 
+	*ours = *flow;
 	if (flow->protocol == IPPROTO_ICMP)
-		return icmp_port(skb, at, flow);
+		return icmp_port(skb, at, flow, ours);
 	if (flow->protocol != IPPROTO_TCP && flow->protocol != IPPROTO_UDP)
 		return -ENOENT;
 	if (bpf_skb_load_bytes(skb, at, &ports, sizeof(ports)))
 		return -ENOENT;
 	flow->sport = ports.src;
 	flow->dport = ports.dst;
+	ours->sport = ports.src;
 	return 0;
 }
 
-static __always_inline int is_owned(const struct ps_claim_key *flow, __u8 shift)
+static __always_inline int is_owned(const struct ps_claim_key *ours, __u8 shift)
 {
-	struct ps_owned_key key = {.address = flow->src};
-	__u32 port = bpf_ntohs(flow->sport);
+	struct ps_owned_key key = {.address = ours->src};
+	__u32 port = bpf_ntohs(ours->sport);
 
 	key.block = port >> (shift & 31);
 	if (port >= 1024 && bpf_map_lookup_elem(&owned, &key))
 		return 1;
-	return is_service(flow->src, flow->sport, flow->protocol);
+	return is_service(ours->src, ours->sport, ours->protocol);
 }
 
 static __always_inline int judge_follower(const struct iphdr *ip, const struct ps_claim_key *flow)
@@ -177,7 +183,7 @@ static __always_inline void remember(const struct iphdr *ip)
 
 static __always_inline int judge_out(struct __sk_buff *skb, __u32 at)
 {
-	struct ps_claim_key flow = {0};
+	struct ps_claim_key flow = {0}, ours;
 	struct ps_place_value *place;
 	struct iphdr ip;
 	__u16 fragment;
@@ -193,9 +199,9 @@ static __always_inline int judge_out(struct __sk_buff *skb, __u32 at)
 	fragment = bpf_ntohs(ip.frag_off);
 	if (fragment & IP_OFFSET_MASK)
 		return judge_follower(&ip, &flow);
-	if (ip.ihl < 5 || flow_port(skb, at + ip.ihl * 4, &flow))
+	if (ip.ihl < 5 || flow_port(skb, at + ip.ihl * 4, &flow, &ours))
 		return drop(&flow, PS_EGRESS_GUARD_PROTOCOL);
-	if (!is_owned(&flow, place->shift))
+	if (!is_owned(&ours, place->shift))
 		return drop(&flow, PS_EGRESS_GUARD_PORT);
 	if (fragment & IP_MORE_FRAGMENTS)
 		remember(&ip);

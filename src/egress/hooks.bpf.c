@@ -6,148 +6,18 @@
  *               becomes a port held without a peer
  *   connect4/6  an unbound socket is bound to a port free towards that peer; a bound one keeps
  *               its port when it is ours and free towards the peer
- *   sendmsg4/6  datagrams without connect() are refused: the kernel has chosen their port already
+ *   sendmsg4/6  datagrams without connect() are refused: the kernel has chosen their port already;
+ *               but for answers of a published service, and for direct destinations
  *   sock_ops, sock_release  give the port back
  *
- * A socket has one claim at a time, in its storage.  `held` is swapped to 0 by whoever ends it, so
+ * A socket has one claim at a time, in its storage (and a few more in `replies`, for datagrams to
+ * direct destinations).  `held` is swapped to 0 by whoever ends it, so
  * that the two ways a TCP socket can end give its port back once.  Every hook leaves sockets of
  * other network namespaces alone; the last two act on sockets with our storage only.
  */
-#include "egress/claim.h"
-#include "egress/kernel.bpf.h"
+#include "egress/call.bpf.h"
 
 #include <linux/in6.h>
-
-enum {
-	AF_INET = 2,
-	AF_INET6 = 10,
-	SOCK_STREAM = 1,
-	SOCK_DGRAM = 2,
-	SOL_SOCKET = 1,
-	SO_REUSEADDR = 2,
-	TCP_MAXSEG = 2,
-	BIND_TRIES = 16, /* ports that a foreign socket on 0.0.0.0 may block, before giving up */
-	CGROUP_LEVELS = 32,
-	DENY = 0,
-	ALLOW = 1,
-};
-
-const volatile __u64 netns_cookie;  /* of the loader's network namespace */
-const volatile __u32 cgroup_levels; /* bit n: a class names a cgroup n levels below the root */
-const volatile __u8 have_marks;     /* a class names a mark */
-const volatile __u16 mss;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct ps_held);
-} sockets SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, struct ps_class_key);
-	__type(value, __u32);
-} classes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct ps_choice);
-} choices SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__type(key, struct ps_place6_key);
-	__type(value, struct ps_place_value);
-} places6 SEC(".maps");
-
-static __always_inline int class_find(__u64 cgroup, __u32 mark, __u32 has_mark)
-{
-	struct ps_class_key key = {cgroup, mark, has_mark};
-	__u32 *class = bpf_map_lookup_elem(&classes, &key);
-
-	return class ? (int)*class : -ENOENT;
-}
-
-/* The class of the innermost cgroup that has one, with this mark or with none. */
-__noinline int class_of_cgroup(__u32 mark, __u32 has_mark)
-{
-	for (int level = CGROUP_LEVELS - 1; level > 0; level--) {
-		__u64 cgroup;
-		int class;
-
-		if (!(cgroup_levels & 1u << level))
-			continue;
-		cgroup = bpf_get_current_ancestor_cgroup_id(level);
-		if (!cgroup)
-			continue;
-		class = class_find(cgroup, mark, has_mark);
-		if (class >= 0)
-			return class;
-	}
-	return -ENOENT;
-}
-
-static __always_inline int class_of(struct bpf_sock *sk)
-{
-	__u32 mark = sk->mark;
-	int class;
-
-	if (have_marks) {
-		class = class_of_cgroup(mark, 1);
-		if (class >= 0)
-			return class;
-		class = class_find(0, mark, 1);
-		if (class >= 0)
-			return class;
-	}
-	return class_of_cgroup(0, 0);
-}
-
-/* Counts, tells user space who it was, and answers the program: DENY with this errno. */
-static __always_inline int deny(const struct ps_claim_key *flow, int class, __u32 reason, int error)
-{
-	__u32 known = class >= 0 ? (__u32) class : PS_CLASS_NONE;
-	struct ps_egress_event *event;
-
-	count(reason);
-	event = event_reserve(flow, known, reason);
-	if (event) {
-		event->cgroup = bpf_get_current_cgroup_id();
-		event->pid = bpf_get_current_pid_tgid() >> 32;
-		bpf_get_current_comm(event->comm, sizeof(event->comm));
-		bpf_ringbuf_submit(event, 0);
-	}
-	if (observe)
-		return ALLOW;
-	bpf_set_retval(-error);
-	return DENY;
-}
-
-static __always_inline int allow(__u32 reason)
-{
-	count(reason);
-	return ALLOW;
-}
-
-static __always_inline int is_foreign(struct bpf_sock_addr *ctx)
-{
-	return bpf_get_netns_cookie(ctx) != netns_cookie;
-}
-
-/* TCP, UDP, and ping sockets, whose port is the echo identifier. */
-static __always_inline int has_port(struct bpf_sock_addr *ctx)
-{
-	if (ctx->type == SOCK_STREAM)
-		return ctx->protocol == IPPROTO_TCP;
-	return ctx->type == SOCK_DGRAM &&
-	       (ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_ICMP);
-}
 
 static __always_inline int is_mapped(const __u32 ip6[4])
 {
@@ -219,16 +89,84 @@ static __always_inline int deny_draw(const struct ps_claim_key *flow, int class,
 	return deny(flow, class, PS_EGRESS_EXHAUSTED, EADDRNOTAVAIL);
 }
 
+/* The verifier wants the two kinds of look-up in functions of their own. */
+static __attribute__((noinline)) int tcp_is_connected(struct bpf_sock_addr *ctx,
+						      struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(ctx, tuple, sizeof(tuple->ipv4), CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	/* TIME_WAIT is the kernel's to judge; a listener is refused by bind. */
+	found = sk->state != BPF_TCP_LISTEN && sk->state != BPF_TCP_TIME_WAIT;
+	bpf_sk_release(sk);
+	return found;
+}
+
+static __attribute__((noinline)) int udp_is_bound(struct bpf_sock_addr *ctx,
+						  struct bpf_sock_tuple *tuple)
+{
+	struct bpf_sock *sk = bpf_sk_lookup_udp(ctx, tuple, sizeof(tuple->ipv4), CURRENT_NETNS, 0);
+	int found;
+
+	if (!sk)
+		return 0;
+	found = sk->src_ip4 == tuple->ipv4.daddr; /* else it is the wildcard's, refused by bind */
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Does a socket without a claim, older than the hooks, use the port towards this peer?  The kernel
+ * would refuse it after the hook (TCP), or deliver to one of the two (UDP). */
+static __always_inline int is_astray(struct bpf_sock_addr *ctx, const struct ps_claim_key *key)
+{
+	struct bpf_sock_tuple tuple = {.ipv4 = {key->dst, key->src, key->dport, key->sport}};
+
+	if (key->protocol == IPPROTO_TCP)
+		return tcp_is_connected(ctx, &tuple);
+	return key->protocol == IPPROTO_UDP && udp_is_bound(ctx, &tuple);
+}
+
+/* A wish for a port, and for the socket to be bound to it. */
+struct bind_ask {
+	struct bpf_sock_addr *ctx;
+	struct ps_ask ask;
+	__u32 family;
+	int drawn, bound; /* 0, or why not */
+};
+
+static long bind_step(__u64 nth, struct bind_ask *bind)
+{
+	struct ps_ask ask = bind->ask;
+	int bound = -EADDRINUSE;
+
+	/* Blocked ports come in rows: a wildcard server takes many in order. */
+	if (nth && nth < FRESH_STARTS)
+		ask.walk = ps_walk_start(ask.walk.kind, ask.walk.n_slices, bpf_get_prandom_u32());
+	bind->drawn = ps_claim_draw(&ask);
+	bind->ask = ask;
+	if (bind->drawn)
+		return 1;
+	if (is_astray(bind->ctx, &ask.key))
+		count(PS_EGRESS_STRAY);
+	else
+		bound = bind_to(bind->ctx, bind->family, &ask.key);
+	bind->bound = bound;
+	if (!bound)
+		return 1;
+	ps_claim_drop(&ask.key);
+	return bound != -EADDRINUSE;
+}
+
 /* connect() of an unbound socket: draws a port and binds the socket to it. */
 static __always_inline int connect_unbound(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 					   struct ps_claim_key *flow, int class,
 					   const struct ps_choice *choice)
 {
 	__be32 wish = sk->src_ip4;
-	__u32 family = sk->family;
+	struct bind_ask bind = {.ctx = ctx, .family = sk->family};
 	struct ps_held *held;
-	struct ps_ask ask;
-	int r = 0, bound = 0;
 
 	if (wish && !ps_claim_serves(choice->first, choice->n, wish, 0))
 		return deny(flow, class, PS_EGRESS_REFUSED_PORT, EADDRNOTAVAIL);
@@ -239,23 +177,15 @@ static __always_inline int connect_unbound(struct bpf_sock_addr *ctx, struct bpf
 		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
 	let_go(held);
 	allow_sharing(ctx);
-	ask = ps_ask_start(flow, wish, choice, PS_WALK_PEER);
-	for (int i = 0; i < BIND_TRIES; i++) {
-		r = ps_claim_draw(&ask);
-		if (r)
-			break;
-		bound = bind_to(ctx, family, &ask.key);
-		if (!bound)
-			break;
-		ps_claim_drop(&ask.key);
-		if (bound != -EADDRINUSE)
-			break;
-	}
-	if (r)
-		return deny_draw(flow, class, r);
-	if (bound)
-		return deny(&ask.key, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
-	hold(held, &ask.key);
+	bind.ask = ps_ask_start(flow, wish, choice, PS_WALK_PEER);
+	bpf_loop(FRESH_STARTS + PORT_COUNT, bind_step, &bind, 0);
+	if (bind.drawn == -EADDRNOTAVAIL && bind.bound)
+		return deny(flow, class, PS_EGRESS_BLOCKED, EADDRNOTAVAIL);
+	if (bind.drawn)
+		return deny_draw(flow, class, bind.drawn);
+	if (bind.bound)
+		return deny(&bind.ask.key, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
+	hold(held, &bind.ask.key);
 	lower_mss(ctx, sk);
 	return allow(PS_EGRESS_CONNECT);
 }
@@ -371,23 +301,92 @@ int ps_connect6(struct bpf_sock_addr *ctx)
 	return connect_to(ctx, sk, &flow);
 }
 
-/* sendto() of a datagram socket; peer names the one it is connected to, or zeros. */
-static __always_inline int send_to(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-				   struct ps_claim_key *flow)
+/* This host, by whatever address: loopback and 0.0.0.0. */
+static __always_inline int is_loopback(__be32 address)
+{
+	return !address || (address & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+}
+
+/* Is the shared destination a socket of this very host, open to all or to this sender? */
+static __always_inline int is_held_here(const struct ps_claim_key *flow)
+{
+	struct ps_claim_key peer = {.src = flow->dst,
+				    .dst = flow->src,
+				    .sport = flow->dport,
+				    .dport = flow->sport,
+				    .protocol = flow->protocol};
+
+	return held_without_peer(&peer) || is_claimed(&peer);
+}
+
+/* A socket that was moved to a shared address sends from it to a direct destination too.  The
+ * dispatcher delivers the answer if that peer is expected, so the socket takes a claim towards it;
+ * beyond PS_REPLIES_MAX the oldest is given back. */
+static __always_inline int send_expecting(struct bpf_sock *sk, const struct ps_claim_key *flow,
+					  int class)
+{
+	struct ps_claim_key old;
+	struct replies *own;
+	int r;
+
+	if (observe || is_claimed(flow))
+		return ALLOW;
+	own = bpf_sk_storage_get(&replies, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	r = own ? ps_claim_exactly(flow) : -ENOBUFS;
+	if (r == -EADDRINUSE)
+		return ALLOW; /* another thread was faster */
+	if (!own || r)
+		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+	bpf_spin_lock(&own->lock);
+	old = own->keys[own->next % PS_REPLIES_MAX];
+	own->keys[own->next % PS_REPLIES_MAX] = *flow;
+	own->next++;
+	bpf_spin_unlock(&own->lock);
+	if (old.protocol)
+		ps_claim_drop(&old);
+	return allow(PS_EGRESS_REPLY);
+}
+
+/* The service that answers from a socket's port: *source stays, or becomes the service's address
+ * where neither the socket nor the program (IP_PKTINFO) names one. */
+static __always_inline int is_answer(const struct ps_claim_key *flow, __be32 *source)
+{
+	struct ps_claim_key key = {
+		.src = flow->src, .sport = flow->sport, .protocol = flow->protocol};
+	struct ps_service_value *service;
+
+	service = n_services ? bpf_map_lookup_elem(&services, &key) : NULL;
+	if (!service || !service->address)
+		return 0;
+	*source = service->address;
+	return 1;
+}
+
+/* sendto() of a datagram socket.  *source is the source address the program or we give it, 0: the
+ * kernel chooses. */
+static __always_inline int send_to(struct bpf_sock *sk, struct ps_claim_key *flow, __be32 *source)
 {
 	__u32 place = place_of(flow->dst);
 	int class = class_of(sk);
 
-	flow->src = sk->src_ip4;
+	flow->src = *source ? *source : sk->src_ip4;
 	flow->sport = bpf_htons(sk->src_port);
 	if (place == PS_PLACE_SHARED) {
-		if (is_service(flow->dst, flow->dport, flow->protocol))
+		if (is_service(flow->dst, flow->dport, flow->protocol) || is_held_here(flow))
 			return ALLOW;
 		return deny(flow, class, PS_EGRESS_REFUSED_SHARED, ECONNREFUSED);
 	}
-	if (class < 0 || place == PS_PLACE_DIRECT)
+	if (class < 0)
 		return ALLOW;
+	if (place == PS_PLACE_DIRECT) {
+		if (is_loopback(flow->dst) || place_of(flow->src) != PS_PLACE_SHARED ||
+		    is_service(flow->src, flow->sport, flow->protocol))
+			return ALLOW;
+		return send_expecting(sk, flow, class);
+	}
 	if (sk->dst_port && sk->dst_port == flow->dport && sk->dst_ip4 == flow->dst)
+		return ALLOW;
+	if (!observe && is_answer(flow, source))
 		return ALLOW;
 	return deny(flow, class, PS_EGRESS_REFUSED_UNCONNECTED, EDESTADDRREQ);
 }
@@ -397,26 +396,28 @@ int ps_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct ps_claim_key flow = {
 		.dst = ctx->user_ip4, .dport = ctx->user_port, .protocol = ctx->protocol};
+	__be32 given = ctx->msg_src_ip4, source = given;
 	struct bpf_sock *sk = ctx->sk;
+	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	return send_to(ctx, sk, &flow);
+	verdict = send_to(sk, &flow, &source);
+	if (source != given)
+		ctx->msg_src_ip4 = source;
+	return verdict;
 }
 
 SEC("cgroup/sendmsg6")
 int ps_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-	struct ps_claim_key flow = {
-		.dst = ip6[3], .dport = ctx->user_port, .protocol = ctx->protocol};
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	if (!is_mapped(ip6))
-		return send_to6(ctx, sk, ip6);
-	return send_to(ctx, sk, &flow);
+	/* The kernel sends mapped ones as IPv4, and asks ps_sendmsg4 (net/ipv6/udp.c). */
+	return is_mapped(ip6) ? ALLOW : send_to6(ctx, sk, ip6);
 }
 
 /* bind() to port 0: as the kernel would, but from our slices and held towards nobody. */
@@ -532,11 +533,26 @@ int ps_bind6(struct bpf_sock_addr *ctx)
 	return verdict;
 }
 
+static __always_inline void expect_nobody(struct bpf_sock *sk)
+{
+	struct replies *own = bpf_sk_storage_get(&replies, sk, 0, 0);
+
+	if (!own)
+		return;
+	for (int i = 0; i < PS_REPLIES_MAX; i++) {
+		struct ps_claim_key key = own->keys[i];
+
+		if (key.protocol)
+			ps_claim_drop(&key);
+	}
+}
+
 SEC("cgroup/sock_release")
 int ps_sock_release(struct bpf_sock *sk)
 {
 	struct ps_held *held = bpf_sk_storage_get(&sockets, sk, 0, 0);
 
+	expect_nobody(sk);
 	if (!held)
 		return 1;
 	/* A connection that is being closed ends in STATE_CB; a listener has none. */
@@ -547,24 +563,31 @@ int ps_sock_release(struct bpf_sock *sk)
 	return 1;
 }
 
-/* TIME_WAIT begins, and without timestamps the kernel refuses the port to that peer until it ends. */
-static __always_inline int enters_quarantine(struct bpf_sock *sk, __u32 old_state)
+/* How long the kernel refuses the port to that peer, since there are no timestamps; 0: not at all.
+ * A socket in FIN_WAIT2 ends because the peer's FIN came, and TIME_WAIT begins; or because the
+ * kernel moves an orphan to a smaller socket that waits for the FIN, and TIME_WAIT comes after. */
+static __always_inline __u64 quarantine_of(struct bpf_sock *sk, __u32 old_state)
 {
-	return (old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING) &&
-	       !tcp_has_timestamps(sk);
+	if ((old_state != BPF_TCP_FIN_WAIT2 && old_state != BPF_TCP_CLOSING) ||
+	    tcp_has_timestamps(sk))
+		return 0;
+	if (old_state == BPF_TCP_FIN_WAIT2 && !tcp_peer_is_done(sk))
+		return fin_timeout_ns + PS_QUARANTINE_NS;
+	return PS_QUARANTINE_NS;
 }
 
 static __always_inline void closed(struct bpf_sock *sk, struct ps_held *held, __u32 old_state)
 {
+	__u64 for_ns = quarantine_of(sk, old_state);
 	struct ps_claim_key key = held->key;
 
-	if (!enters_quarantine(sk, old_state)) {
+	if (!for_ns) {
 		let_go(held);
 		return;
 	}
 	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
 		return;
-	ps_claim_quarantine(&key);
+	ps_claim_quarantine(&key, for_ns);
 	count(PS_EGRESS_QUARANTINE);
 }
 

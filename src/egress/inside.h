@@ -3,6 +3,8 @@
 #ifndef PS_EGRESS_INSIDE_H
 #define PS_EGRESS_INSIDE_H
 
+#include <stdarg.h>
+
 #include "egress/egress.h"
 #include "egress/skel.h"
 
@@ -18,11 +20,13 @@ struct ps_egress {
 	char *log; /* the verifier's, while loading; PS_EGRESS_LOG_LEN bytes */
 };
 
-/* Sets *ret_message to the formatted text (NULL when memory is short) and returns `error`. */
-int ps_egress_fail(char **ret_message, int error, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+/* For libbpf_set_print(): a library does not write to stderr. */
+int ps_egress_mute(enum libbpf_print_level level, const char *format, va_list args);
 /* "DIR/NAME", owned by the caller; NULL when memory is short. */
 char *ps_egress_pin_path(const char *pin_dir, const char *name);
+/* *ret: filters of anyone on the clsact qdisc of the interface, both directions together; 0 as well
+ * where there is no such qdisc.  -errno of the kernel. */
+int ps_egress_count_filters(unsigned ifindex, unsigned *ret);
 /* Sizes the config maps; both objects are open, not loaded. */
 int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config);
 /* Fills the config maps of a loaded generation. */

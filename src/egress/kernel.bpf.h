@@ -13,10 +13,12 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct sock_common {
 	unsigned char skc_ipv6only : 1;
+	unsigned long skc_flags;
 };
 struct sock {
 	struct sock_common __sk_common;
 };
+enum sock_flags { SOCK_DEAD, SOCK_DONE };
 struct inet_sock {
 	unsigned long inet_flags; /* Linux 6.6 */
 };
@@ -85,6 +87,16 @@ static __always_inline int tcp_has_timestamps(struct bpf_sock *sk)
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 
 	return tcp && BPF_CORE_READ_BITFIELD_PROBED(tcp, rx_opt.tstamp_ok);
+}
+
+/* The peer has ended its direction too (tcp_fin(), net/ipv4/tcp_input.c). */
+static __always_inline int tcp_peer_is_done(struct bpf_sock *sk)
+{
+	struct sock_common *kernel = (void *)bpf_skc_to_tcp_sock(sk);
+
+	return kernel &&
+	       BPF_CORE_READ(kernel, skc_flags) >> bpf_core_enum_value(enum sock_flags, SOCK_DONE) &
+		       1;
 }
 
 #endif

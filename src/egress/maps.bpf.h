@@ -59,7 +59,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct ps_claim_key);
-	__type(value, __u8);
+	__type(value, struct ps_service_value);
 } services SEC(".maps");
 
 static __always_inline void count(__u32 reason)

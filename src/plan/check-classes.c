@@ -184,6 +184,40 @@ static int by_network(const void *a, const void *b)
 	return r ? r : (*x > *y) - (*x < *y);
 }
 
+/* The block around an address, NULL: none.  Spans are sorted, and disjoint unless that was found. */
+static const struct ps_span *span_around(const struct ps_check *c, const struct ps_ip *ip)
+{
+	size_t first = 0, end = c->n_spans;
+
+	while (first < end) {
+		size_t middle = first + (end - first) / 2;
+
+		if (ps_ip_cmp(&c->spans[middle].prefix.ip, ip) <= 0)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	return first && ps_prefix_contains(&c->spans[first - 1].prefix, ip) ? &c->spans[first - 1]
+									    : NULL;
+}
+
+/* A direct network among shared addresses would hide them from the guard.  One around them is well:
+ * the longer prefix decides. */
+static void check_not_shared(struct ps_check *c, const struct ps_prefix_at *direct)
+{
+	const struct ps_span *span = span_around(c, &direct->prefix.ip);
+	char text[PS_PREFIX_TEXT_MAX], shared[PS_PREFIX_TEXT_MAX];
+
+	if (!span || direct->prefix.bits < span->prefix.bits)
+		return;
+	ps_walk_find(c->w, direct->at,
+		     "direct network %s lies within the shared addresses %s of pool \"%s\" on line "
+		     "%u: remove it, or give one that is not shared",
+		     ps_prefix_format(&direct->prefix, text),
+		     ps_prefix_format(&span->prefix, shared),
+		     ps_quote(c->plan->pools[span->pool].name).text, span->at.line);
+}
+
 void ps_check_direct(struct ps_check *c)
 {
 	const struct ps_prefix_at *draft = c->draft->direct.items;
@@ -201,6 +235,8 @@ void ps_check_direct(struct ps_check *c)
 	if (c->w->error)
 		return;
 	qsort(sorted, plan->n_direct, sizeof(*sorted), by_network);
+	for (size_t i = 0; i < plan->n_direct; i++)
+		check_not_shared(c, sorted[i]);
 	for (size_t i = 1; i < plan->n_direct; i++) {
 		if (sorted[i]->prefix.bits == sorted[i - 1]->prefix.bits &&
 		    ps_ip_cmp(&sorted[i]->prefix.ip, &sorted[i - 1]->prefix.ip) == 0)

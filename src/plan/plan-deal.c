@@ -237,3 +237,51 @@ int ps_plan_deal(struct ps_plan *plan, size_t *ret_n)
 	plan->n_grants = deal.n;
 	return 0;
 }
+
+static void drop_grant(struct ps_plan *plan, size_t at)
+{
+	plan->n_grants--;
+	memmove(&plan->grants[at], &plan->grants[at + 1],
+		(plan->n_grants - at) * sizeof(*plan->grants));
+}
+
+static int add_grant(struct ps_plan *plan, struct ps_grant grant)
+{
+	struct ps_grant *grants =
+		reallocarray(plan->grants, plan->n_grants + 1, sizeof(*plan->grants));
+	size_t at = 0;
+
+	if (!grants)
+		return -ENOMEM;
+	while (at < plan->n_grants && ps_grant_order(&grants[at], &grant) < 0)
+		at++;
+	memmove(&grants[at + 1], &grants[at], (plan->n_grants - at) * sizeof(*grants));
+	grants[at] = grant;
+	plan->grants = grants;
+	plan->n_grants++;
+	return 0;
+}
+
+int ps_plan_regrant(struct ps_plan *plan, const struct ps_ip *address, unsigned slice, int host)
+{
+	const struct ps_grant *found = ps_grant_find(plan->grants, plan->n_grants, address, slice);
+	struct ps_place place;
+	unsigned shift;
+	int r = ps_plan_locate(plan, address, &place);
+
+	if (r < 0)
+		return r;
+	shift = plan->pools[place.pool].shift;
+	if (slice < ps_slice_first(shift) || slice >= ps_slice_count(shift))
+		return -ERANGE;
+	if (!found && host == PS_PLAN_NONE)
+		return 0;
+	if (!found)
+		return add_grant(plan,
+				 (struct ps_grant){*address, slice, (unsigned)host, place.pool});
+	if (host == PS_PLAN_NONE)
+		drop_grant(plan, (size_t)(found - plan->grants));
+	else
+		plan->grants[found - plan->grants].host = (unsigned)host;
+	return 0;
+}

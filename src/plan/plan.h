@@ -162,6 +162,11 @@ bool ps_tags_cover(const struct ps_tags *tags, const struct ps_tags *wanted);
  * class's and of which the host holds a slice; PS_PLAN_NONE if there is none. */
 int ps_plan_class_pool(const struct ps_plan *plan, unsigned class, unsigned host);
 
+/* Gives one slice of a shared address to another host, or with PS_PLAN_NONE to nobody: for the time
+ * in which a slice changes hands.  0 also when nothing changes; -ENOENT: the address is not shared;
+ * -ERANGE: no such slice. */
+int ps_plan_regrant(struct ps_plan *plan, const struct ps_ip *address, unsigned slice, int host);
+
 /* Where on the plane a shared address lies. */
 struct ps_place {
 	unsigned pool, site;

@@ -3,13 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "store/store-backend.h"
 
 /* kv says where each key's present state lies in history, so that no value is stored twice. */
@@ -36,18 +36,6 @@ static const char schema[] = "BEGIN;"
 			     " create_revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
 			     "INSERT INTO meta VALUES(1, 0, 0, 0, 0);"
 			     "COMMIT;";
-
-static int __attribute__((format(printf, 3, 4))) complain(int error, char **ret_message,
-							  const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	if (vasprintf(ret_message, format, args) < 0)
-		*ret_message = NULL;
-	va_end(args);
-	return error;
-}
 
 int ps_sqlite_error(sqlite3 *db)
 {
@@ -269,10 +257,10 @@ static int create_if_missing(const char *path, char **ret_message)
 		return 0;
 	if (clean)
 		return create(path);
-	return complain(-EBADMSG, ret_message,
-			"%s is gone but its log is not: put the file back, or remove %s and %s-shm "
-			"to begin with an empty store",
-			path, log, path);
+	return ps_say(ret_message, -EBADMSG,
+		      "%s is gone but its log is not: put the file back, or remove %s and %s-shm "
+		      "to begin with an empty store",
+		      path, log, path);
 }
 
 static int check_kind(const char *path, char **ret_message)
@@ -282,12 +270,12 @@ static int check_kind(const char *path, char **ret_message)
 	if (stat(path, &file) < 0)
 		return -errno;
 	if (!S_ISREG(file.st_mode))
-		return complain(-EBADMSG, ret_message, "%s is not a file: name another path", path);
+		return ps_say(ret_message, -EBADMSG, "%s is not a file: name another path", path);
 	if (file.st_size == 0)
-		return complain(-EBADMSG, ret_message,
-				"%s is empty, a store never is: restore a backup, or remove it to "
-				"begin with an empty store",
-				path);
+		return ps_say(ret_message, -EBADMSG,
+			      "%s is empty, a store never is: restore a backup, or remove it to "
+			      "begin with an empty store",
+			      path);
 	return 0;
 }
 
@@ -301,14 +289,14 @@ static int recognise(sqlite3 *db, const char *path, char **ret_message)
 	if (r < 0 && sqlite3_errcode(db) != SQLITE_NOTADB)
 		return r;
 	if (r < 0 || id != PS_SQLITE_APPLICATION_ID || format < 1)
-		return complain(-EBADMSG, ret_message,
-				"%s is not a portslice store: name another path, or move it away",
-				path);
+		return ps_say(ret_message, -EBADMSG,
+			      "%s is not a portslice store: name another path, or move it away",
+			      path);
 	if (format > PS_SQLITE_FORMAT)
-		return complain(-EPROTO, ret_message,
-				"%s has format %lld, made by a newer portslice, and this one knows "
-				"%d: upgrade portslice on this host",
-				path, (long long)format, PS_SQLITE_FORMAT);
+		return ps_say(ret_message, -EPROTO,
+			      "%s has format %lld, made by a newer portslice, and this one knows "
+			      "%d: upgrade portslice on this host",
+			      path, (long long)format, PS_SQLITE_FORMAT);
 	return 0;
 }
 

@@ -29,13 +29,19 @@ static void judge(const struct ps_trace_result *r)
 		abort();
 	if (r->action == PS_TRACE_PASS)
 		return;
-	for (size_t l2 = 14; l2 <= 22; l2 += 4)
+	for (size_t l2 = 14; l2 <= 22; l2 += 4) {
+		if (get16(r->frame + l2 - 2) == 0x86dd) {
+			if (r->len < l2 + 40 || get16(r->frame + l2 + 4) > r->len - l2 - 40)
+				abort();
+			return;
+		}
 		if (get16(r->frame + l2 - 2) == 0x0800) {
 			if (get16(r->frame + l2 + 2) > r->len - l2 ||
 			    checksum(r->frame + l2, 20, 0) != 0)
 				abort();
 			return;
 		}
+	}
 	abort();
 }
 

@@ -109,6 +109,80 @@ static inline void check_echo(const struct row *row, const unsigned char *in, st
 	assert_memory_equal(ip + 24, asked + 24, at.ip_len - 24);
 }
 
+/* An Ethernet type, an IPv6 header back to where the packet came from. */
+static inline void check_head6(const unsigned char *ip, const unsigned char *asked, unsigned next,
+			       size_t len)
+{
+	assert_int_equal(get16(ip - 2), 0x86dd);
+	assert_int_equal(get32(ip), 0x60000000);
+	assert_int_equal(get16(ip + 4), len);
+	assert_int_equal(ip[6], next);
+	assert_int_equal(ip[7], 64);
+	assert_memory_equal(ip + 8, asked + 24, 16);
+	assert_memory_equal(ip + 24, asked + 8, 16);
+	assert_int_equal(checksum(ip + 40, len, pseudo6(ip, len, next)), 0);
+}
+
+static inline void check_reset6(const struct row *row, const unsigned char *in, struct layout at,
+				const unsigned char *out, size_t len)
+{
+	size_t l2 = check_way_back(row, in, out);
+	const unsigned char *tcp = out + l2 + 40, *asked = in + at.ip;
+	size_t head = 40 + 8 * row->packet.n_ext;
+
+	assert_int_equal(len, l2 + 60);
+	check_head6(out + l2, asked, TCP, 20);
+	assert_int_equal(get16(tcp), get16(asked + head + 2));
+	assert_int_equal(get16(tcp + 2), get16(asked + head));
+	assert_int_equal(get32(tcp + 4), row->seq);
+	assert_int_equal(get32(tcp + 8), row->ack);
+	assert_int_equal(get16(tcp + 12), 5 << 12 | row->flags);
+}
+
+static inline void check_error6(const struct row *row, const unsigned char *in, struct layout at,
+				const unsigned char *out, size_t len, uint32_t code, uint32_t rest)
+{
+	size_t l2 = check_way_back(row, in, out);
+	size_t quote = at.ip_len < 128 ? at.ip_len & ~3u : 128;
+	const unsigned char *icmp = out + l2 + 40;
+
+	assert_int_equal(len, l2 + 48 + quote);
+	check_head6(out + l2, in + at.ip, ICMP6, 8 + quote);
+	assert_int_equal(get16(icmp), code);
+	assert_int_equal(get32(icmp + 4), rest);
+	assert_memory_equal(icmp + 8, in + at.ip, quote);
+}
+
+static inline void check_echo6(const struct row *row, const unsigned char *in, struct layout at,
+			       const unsigned char *out, size_t len)
+{
+	size_t l2 = check_way_back(row, in, out);
+
+	assert_int_equal(len, l2 + at.ip_len);
+	check_head6(out + l2, in + at.ip, ICMP6, at.ip_len - 40);
+	assert_int_equal(get16(out + l2 + 40), 129 << 8);
+	assert_memory_equal(out + l2 + 44, in + at.ip + 44, at.ip_len - 44);
+}
+
+static inline void check_answer6(const struct row *row, const unsigned char *in, struct layout at,
+				 const unsigned char *out, size_t len)
+{
+	if (row->reason == PS_REASON_REJECT_TCP)
+		check_reset6(row, in, at, out, len);
+	else if (row->reason == PS_REASON_ECHO_REPLY)
+		check_echo6(row, in, at, out, len);
+	else if (row->reason == PS_REASON_TOO_BIG)
+		check_error6(row, in, at, out, len, 2 << 8, 1500 - 28);
+	else
+		check_error6(row, in, at, out, len, 1 << 8 | 4, 0);
+}
+
+static inline bool is_answer(unsigned reason)
+{
+	return reason == PS_REASON_REJECT_TCP || reason == PS_REASON_REJECT_ICMP ||
+	       reason == PS_REASON_TOO_BIG || reason == PS_REASON_ECHO_REPLY;
+}
+
 static inline void check_delivered(const struct row *row, const unsigned char *in, struct layout at,
 				   const unsigned char *out, size_t len)
 {
@@ -119,7 +193,7 @@ static inline void check_delivered(const struct row *row, const unsigned char *i
 	}
 	assert_int_equal(len, 14 + at.ip_len + row->packet.padding);
 	assert_memory_equal(out, in, 12);
-	assert_int_equal(get16(out + 12), 0x0800);
+	assert_int_equal(get16(out + 12), row->packet.v6 ? 0x86dd : 0x0800);
 	assert_memory_equal(out + 14, in + at.ip, at.ip_len);
 }
 
@@ -127,6 +201,10 @@ static inline void check_delivered(const struct row *row, const unsigned char *i
 static inline void check_output(const struct row *row, const unsigned char *in, struct layout at,
 				const unsigned char *out, size_t len)
 {
+	if (row->packet.v6 && is_answer(row->reason)) {
+		check_answer6(row, in, at, out, len);
+		return;
+	}
 	switch (row->reason) {
 	case PS_REASON_TO_HOST:
 	case PS_REASON_TO_SITE:

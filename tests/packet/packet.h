@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum { FRAME_MAX = 4096 };
-enum { ICMP = 1, TCP = 6, UDP = 17 };
+enum { ICMP = 1, TCP = 6, UDP = 17, ICMP6 = 58 };
 enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10 };
 
 /* Host order. */
@@ -56,6 +56,13 @@ struct packet {
 	int len_error;              /* added to the IP total length */
 	unsigned padding;           /* bytes behind the IP packet */
 	struct outer outer, outer2; /* outer2: around outer */
+	/* IPv6, from PEER6 to 2001:db8::dst6; of the above, what IPv6 has counts. */
+	bool v6;
+	unsigned dst6;        /* preset: 1 */
+	unsigned src6_first;  /* first 16 bits of the source */
+	bool src6_none;       /* from :: */
+	unsigned n_ext;       /* extension headers of 8 bytes each */
+	unsigned char ext[5]; /* their types */
 };
 
 /* Where the parts of a made frame are. */
@@ -233,9 +240,96 @@ static inline size_t put_outer(unsigned char *at, const struct outer *o, size_t 
 	return head;
 }
 
+/* 2001:db8:high::low */
+static inline void put_ip6(unsigned char at[16], unsigned high, unsigned low)
+{
+	memset(at, 0, 16);
+	put32(at, 0x20010db8);
+	put16(at + 4, high);
+	put16(at + 14, low);
+}
+
+static inline uint32_t pseudo6(const unsigned char *ip, size_t l4_len, unsigned protocol)
+{
+	uint32_t sum = (uint32_t)l4_len + protocol;
+
+	for (size_t i = 8; i < 40; i += 2)
+		sum += get16(ip + i);
+	return sum;
+}
+
+static inline void put_head6(unsigned char *at, const struct packet *p, unsigned next, size_t len)
+{
+	memset(at, 0, 8);
+	at[0] = (unsigned char)(or_else(p->version, 6) << 4);
+	put16(at + 4, (unsigned)((int)len + p->len_error));
+	at[6] = (unsigned char)next;
+	at[7] = 63;
+	put_ip6(at + 8, 0xffff, 0x200);
+	if (p->src6_first)
+		put16(at + 8, p->src6_first);
+	if (p->src6_none)
+		memset(at + 8, 0, 16);
+	put_ip6(at + 24, 0, or_else(p->dst6, 1));
+}
+
+/* The packet that an ICMPv6 error is about: ours, to the peer. */
+static inline size_t put_embedded6(unsigned char *at, const struct packet *p)
+{
+	memset(at, 0, 48);
+	at[0] = (unsigned char)(or_else(p->embedded_version, 6) << 4);
+	put16(at + 4, 1400);
+	at[6] = (unsigned char)p->embedded;
+	put_ip6(at + 8, 0, p->embedded_src ? 77 : or_else(p->dst6, 1));
+	put_ip6(at + 24, 0xffff, 0x200);
+	if (p->embedded == ICMP6) {
+		at[40] = (unsigned char)or_else(p->embedded_icmp, 128);
+		put16(at + 44, p->dport);
+	} else {
+		put16(at + 40, p->dport);
+		put16(at + 42, or_else(p->sport, 443));
+	}
+	return 48 - p->embedded_cut;
+}
+
+static inline size_t put_l4_6(unsigned char *at, const struct packet *p, unsigned protocol)
+{
+	if (protocol != ICMP6)
+		return put_l4(at, p, protocol);
+	memset(at, 0, 8);
+	at[0] = (unsigned char)p->icmp;
+	at[1] = (unsigned char)p->icmp_code;
+	put16(at + 6, p->icmp_mtu);
+	if (p->embedded)
+		return 8 + put_embedded6(at + 8, p);
+	put16(at + 4, p->dport);
+	return 8;
+}
+
+static inline size_t put_inner6(unsigned char *at, const struct packet *p)
+{
+	unsigned protocol = or_else(p->protocol, TCP);
+	size_t head = 40 + 8 * (size_t)p->n_ext, len, l4_len;
+	size_t check = protocol == TCP ? 16 : protocol == UDP ? 6 : 2;
+
+	memset(at + 40, 0, head - 40);
+	for (size_t i = 0; i < p->n_ext; i++)
+		at[40 + 8 * i] = (unsigned char)(i + 1 < p->n_ext ? p->ext[i + 1] : protocol);
+	len = head + put_l4_6(at + head, p, protocol);
+	for (unsigned i = 0; i < p->payload; i++)
+		at[len + i] = (unsigned char)(i * 7);
+	len += p->payload;
+	l4_len = len - head;
+	put_head6(at, p, p->n_ext ? p->ext[0] : protocol, len - 40);
+	if (protocol == TCP || protocol == UDP || protocol == ICMP6)
+		put16(at + head + check,
+		      checksum(at + head, l4_len, pseudo6(at, l4_len, protocol)));
+	return len;
+}
+
 static inline struct layout make_frame(const struct packet *p, unsigned char frame[FRAME_MAX])
 {
-	unsigned type = or_else(p->type, 0x0800);
+	unsigned type = or_else(p->type, p->v6 && !p->outer.port ? 0x86dd : 0x0800);
 	struct layout at = {.ip = 14 + 4 * (size_t)p->vlans};
 	size_t len;
 
@@ -248,7 +342,7 @@ static inline struct layout make_frame(const struct packet *p, unsigned char fra
 		put16(frame + 14 + 4 * i, 100 + i);
 		put16(frame + 16 + 4 * i, i + 1 < p->vlans ? 0x8100 : type);
 	}
-	len = at.ip_len = put_inner(frame + at.ip, p);
+	len = at.ip_len = p->v6 ? put_inner6(frame + at.ip, p) : put_inner(frame + at.ip, p);
 	at.len = at.ip;
 	at.ip += put_outer(frame + at.len, &p->outer, &len);
 	at.ip += put_outer(frame + at.len, &p->outer2, &len);

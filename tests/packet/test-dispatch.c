@@ -58,12 +58,29 @@ static int load_world(enum world_kind kind, bool observe, struct ps_dispatch **r
 	return r;
 }
 
+/* The conversation that rows know: [2001:db8::1]:OWN6 with the peer's port 443. */
+static int open_udp6(void)
+{
+	struct sockaddr_in6 ours = {.sin6_family = AF_INET6, .sin6_port = htons(OWN6)};
+	struct sockaddr_in6 peer = {.sin6_family = AF_INET6, .sin6_port = htons(443)};
+	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || inet_pton(AF_INET6, "2001:db8::1", &ours.sin6_addr) != 1 ||
+	    inet_pton(AF_INET6, "2001:db8:ffff::200", &peer.sin6_addr) != 1)
+		return -1;
+	if (bind(fd, (const struct sockaddr *)&ours, sizeof(ours)) < 0)
+		return -1;
+	return connect(fd, (const struct sockaddr *)&peer, sizeof(peer));
+}
+
 static int set_up(void **state)
 {
 	(void)state;
 	if (unshare(CLONE_NEWNET) < 0 || run("ip link set lo up") ||
 	    run("ip addr add "
-		"198.51.100.1/32 dev lo"))
+		"198.51.100.1/32 dev lo") ||
+	    run("ip addr add 2001:db8::1/128 dev lo nodad") ||
+	    run("ip route add 2001:db8:ffff::/48 dev lo") || open_udp6() < 0)
 		return -1;
 	if (make_pin_dir("dispatch-test", pin_dir) < 0 || make_claims() != 0)
 		return -1;

@@ -338,6 +338,33 @@ static void a_drop_tells_the_packet(void **state)
 	assert_int_equal(event.pid, 0);
 }
 
+/* It is ICMP that was dropped; the protocol it quotes only decided. */
+static void a_dropped_icmp_error_is_told_as_icmp(void **state)
+{
+	static const struct {
+		uint8_t type, quoted;
+		uint16_t told; /* source port or identifier */
+	} told[] = {{3, IPPROTO_UDP, 0}, {11, IPPROTO_TCP, 0}, {3, IPPROTO_ICMP, 0}, {8, 0, 9}};
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(told); i++) {
+		const struct packet wrong = {.src = "198.51.100.1",
+					     .protocol = IPPROTO_ICMP,
+					     .icmp_type = told[i].type,
+					     .quoted = told[i].quoted,
+					     .sport = 9};
+		struct ps_egress_event event = {0};
+
+		assert_int_equal(load_generation(false), 0); /* whose events come at once */
+		run(egress->guard->progs.ps_guard_out, &wrong, true);
+		assert_int_equal(ps_egress_events_read(egress, note_event, &event), 1);
+		assert_int_equal(event.reason, PS_EGRESS_GUARD_PORT);
+		assert_int_equal(event.protocol, IPPROTO_ICMP);
+		assert_int_equal(event.sport, htons(told[i].told));
+		assert_int_equal(event.dport, 0);
+	}
+}
+
 static void observing_counts_and_passes(void **state)
 {
 	const struct packet wrong = {.src = "198.51.100.1", .protocol = 6, .sport = 9};
@@ -382,6 +409,55 @@ static void a_guard_is_put_replaced_and_taken_away(void **state)
 	put_guard(ifindex, true, true);
 }
 
+static void filters_of_others_outlive_the_guard_and_its_qdisc(void **state)
+{
+	static const char *const commands[] = {
+		"tc filter add dev lo egress pref 7 protocol ip u32 match u32 0 0",
+		"tc filter add dev lo ingress pref 7 protocol ip u32 match u32 0 0",
+		"tc filter add dev lo egress pref 9 protocol ipv6 u32 match u32 0 0",
+	};
+	unsigned ifindex;
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(commands); i++) {
+		assert_int_equal(unshare(CLONE_NEWNET), 0);
+		ifindex = if_nametoindex("lo");
+		put_guard(ifindex, false, true);
+		assert_int_equal(system(commands[i]), 0);
+		assert_int_equal(ps_egress_unguard(ifindex, true), 0);
+		assert_true(ps_egress_has_qdisc(ifindex));
+		assert_int_equal(system("tc filter show dev lo egress | grep -q . ||"
+					"tc filter show dev lo ingress | grep -q ."),
+				 0);
+		assert_int_equal(system("tc filter show dev lo egress | grep -q ps_guard"), 256);
+		assert_int_equal(
+			system("tc filter del dev lo egress; tc filter del dev lo ingress"), 0);
+		assert_int_equal(ps_egress_unguard(ifindex, true), 0);
+		assert_false(ps_egress_has_qdisc(ifindex));
+	}
+}
+
+static void a_qdisc_is_seen_with_and_without_filters(void **state)
+{
+	unsigned ifindex;
+
+	(void)state;
+	assert_int_equal(unshare(CLONE_NEWNET), 0);
+	ifindex = if_nametoindex("lo");
+	assert_false(ps_egress_has_qdisc(ifindex));
+	assert_false(ps_egress_has_qdisc(ifindex + 1));
+	assert_int_equal(system("tc qdisc add dev lo clsact"), 0);
+	assert_true(ps_egress_has_qdisc(ifindex));
+	put_guard(ifindex, false, false);
+	assert_true(ps_egress_has_qdisc(ifindex));
+	assert_int_equal(ps_egress_unguard(ifindex, false), 0);
+	assert_true(ps_egress_has_qdisc(ifindex));
+	assert_int_equal(system("tc qdisc del dev lo clsact"), 0);
+	assert_false(ps_egress_has_qdisc(ifindex));
+	assert_int_equal(system("tc qdisc add dev lo ingress"), 0);
+	assert_false(ps_egress_has_qdisc(ifindex));
+}
+
 static int open_all(void **state)
 {
 	(void)state;
@@ -405,8 +481,11 @@ int main(void)
 		FACT(other_ethertypes_are_not_touched),
 		FACT(nothing_for_a_shared_address_comes_in_beside_the_uplinks),
 		FACT(a_drop_tells_the_packet),
+		FACT(a_dropped_icmp_error_is_told_as_icmp),
 		FACT(observing_counts_and_passes),
 		FACT(a_guard_is_put_replaced_and_taken_away),
+		FACT(a_qdisc_is_seen_with_and_without_filters),
+		FACT(filters_of_others_outlive_the_guard_and_its_qdisc),
 	};
 	const char *missing = lab_missing();
 

@@ -84,6 +84,8 @@ static const struct row rows[] = {
 	{"a mark of 33 bits", PLAN_TEXT "classes:\n  - { name: a, match: { mark: 0x100000000 }, tags: { country: GB } }\n", 1, 17, 31, "`mark` is \"0x100000000\": it must be a number from 0 to 4294967295"},
 	{"a direct network with host bits", PLAN_TEXT "direct: [10.0.0.1/8]\n", 1, 16, 10, "`direct` is 10.0.0.1/8, which has host bits set: the network is 10.0.0.0/8"},
 	{"a direct network given twice", PLAN_TEXT "direct:\n  - 10.0.0.0/8\n  - 10.0.0.0/8\n", 1, 18, 5, "this network is already on line 17: remove one"},
+	{"a direct network that is a shared one", PLAN_TEXT "direct: [10.0.0.0/8, 198.51.100.64/26]\n", 1, 16, 22, "direct network 198.51.100.64/26 lies within the shared addresses 198.51.100.64/26 of pool \"gb\" on line 14: remove it, or give one that is not shared"},
+	{"a direct network within a shared one", PLAN_TEXT "direct:\n  - 198.51.100.8/32\n", 1, 17, 5, "direct network 198.51.100.8/32 lies within the shared addresses 198.51.100.0/26 of pool \"gb\" on line 13: remove it, or give one that is not shared"},
 	{"a service on an address not shared", PLAN_TEXT "services:\n  - { name: a, address: 192.0.2.1, port: 2443, protocol: tcp, host: lhr1 }\n", 1, 17, 25, "192.0.2.1 is not a shared address: no pool has it"},
 	{"a service in nobody's slice", PLAN_TEXT "services:\n  - { name: a, address: 198.51.100.1, port: 2443, protocol: tcp, host: lhr1 }\n", 1, 17, 45, "port 2443 lies in slice 1 of 198.51.100.1, which nobody holds: run `portslice plan deal` first, or give \"lhr1\" the slice 1 of 198.51.100.1"},
 	{"a service in another's slice", PLAN_TEXT "services:\n  - { name: a, address: 198.51.100.1, port: 2443, protocol: tcp, host: lhr1 }\nslices:\n  198.51.100.1: { lhr2: 1 }\n", 1, 17, 45, "port 2443 of 198.51.100.1 lies in slice 1, which \"lhr2\" holds: publish it there or choose a port of \"lhr1\""},
@@ -132,6 +134,15 @@ static void every_mistake_is_named_with_its_place_and_remedy(void **state)
 		assert_int_equal(diags.items[0].column, row->column);
 		assert_string_equal(diags.items[0].text, row->words);
 	}
+}
+
+static void a_direct_network_around_shared_addresses_is_well(void **state)
+{
+	ps_auto(ps_plan_free) struct ps_plan *plan =
+		plan_from(PLAN_TEXT "direct: [198.51.100.0/24]\n");
+
+	(void)state;
+	assert_int_equal(plan->n_direct, 1);
 }
 
 static void all_findings_of_a_file_come_at_once_in_its_order(void **state)
@@ -286,6 +297,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_mistake_is_named_with_its_place_and_remedy),
+		cmocka_unit_test(a_direct_network_around_shared_addresses_is_well),
 		cmocka_unit_test(all_findings_of_a_file_come_at_once_in_its_order),
 		cmocka_unit_test(crowds_beyond_the_limits_are_refused),
 		cmocka_unit_test(hostile_files_end_soon_with_a_finding),

@@ -233,7 +233,7 @@ static void answers_have_right_checksums_for_all_values(void **state)
 static void a_note_about_a_first_fragment_ends_after_30_seconds(void **state)
 {
 	const struct row row = {
-		.packet = {.protocol = UDP, .payload = 8, .frag = 0x0010, .id = 1, .dport = FIRST},
+		.packet = {.protocol = UDP, .payload = 8, .frag = 0x0010, .id = 9, .dport = FIRST},
 		.after_first = true};
 	struct ps_trace_memory memory = {0};
 	struct ps_trace_options options = options_of(&row, &memory);
@@ -255,7 +255,7 @@ static void a_note_about_a_first_fragment_ends_after_30_seconds(void **state)
 /* Routers that hash ports must not split them again. */
 static void all_fragments_of_a_packet_leave_by_one_outer_port(void **state)
 {
-	struct packet packet = {.protocol = UDP, .payload = 8, .id = 4, .dport = FIRST};
+	struct packet packet = {.protocol = UDP, .payload = 8, .id = 2, .dport = FIRST};
 	struct ps_trace_options options = {.ifindex = HERE, .headroom = PS_TRACE_HEADROOM};
 	unsigned port = 0;
 
@@ -278,7 +278,7 @@ enum { N_GATHERERS = 8 };
 
 static unsigned gatherer(unsigned id, unsigned without)
 {
-	struct ps_fragment_key key = {htonl(PEER), htonl(A), htons((uint16_t)id), UDP, 0};
+	struct ps_fragment_key key = {{htonl(PEER)}, {htonl(A)}, htons((uint16_t)id), UDP, 4, 0};
 	uint32_t best_score = 0;
 	unsigned best = 0;
 

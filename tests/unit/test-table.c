@@ -166,6 +166,69 @@ static void a_24_keeps_its_elements_when_one_address_differs(void **state)
 	assert_int_equal(table->n_owners, 256 + 16);
 }
 
+enum { N_PREFIXES6 = 3000 };
+
+/* 7919 and 104729 are prime, so all differ. */
+static void make_ip6(unsigned i, __be32 ret[4])
+{
+	ret[0] = htonl(0x20010db8);
+	ret[1] = htonl(i % 7);
+	ret[2] = htonl(i * 7919);
+	ret[3] = htonl(i * 104729);
+}
+
+static void every_ipv6_address_is_found_and_its_neighbours_are_not(void **state)
+{
+	ps_auto(ps_table_free) struct ps_table *table = new_table();
+	__be32 ip6[4];
+
+	(void)state;
+	make_ip6(0, ip6);
+	assert_null(ps_table_find6(table, ip6));
+	for (unsigned i = 0; i < N_PREFIXES6; i++) {
+		struct ps_table_address address = {0, i % 5, 11, false, false, ip6};
+
+		make_ip6(i, ip6);
+		assert_int_equal(ps_table_add_address(table, &address), 0);
+		assert_int_equal(ps_table_add_address(table, &address), -EEXIST);
+		assert_int_equal(ps_table_set_owner6(table, ip6, 1 + i % 31, i % N_HOSTS), 0);
+	}
+	for (unsigned i = 0; i < N_PREFIXES6; i++) {
+		const struct ps_address *address;
+		const struct ps_owners *owners;
+
+		make_ip6(i, ip6);
+		address = ps_table_find6(table, ip6);
+		assert_non_null(address);
+		assert_int_equal(address->site, i % 5);
+		owners = &table->owners[address->row];
+		assert_int_equal(table->groups[address->group].host[owners->slot[1 + i % 31]],
+				 i % N_HOSTS);
+		ip6[3] ^= htonl(1);
+		assert_null(ps_table_find6(table, ip6));
+		ip6[3] ^= htonl(1);
+		ip6[1] ^= htonl(0x80000000);
+		assert_null(ps_table_find6(table, ip6));
+		assert_int_equal(ps_table_set_owner6(table, ip6, 1, 1), -ENOENT);
+	}
+	assert_in_range(1u << table->config.index6_bits, N_PREFIXES6, 16 * N_PREFIXES6);
+}
+
+static void ipv6_addresses_of_a_112_share_its_blocks(void **state)
+{
+	ps_auto(ps_table_free) struct ps_table *table = new_table();
+
+	(void)state;
+	for (uint32_t i = 0; i < 512; i++) {
+		const __be32 ip6[4] = {htonl(0x20010db8), 0, 0, htonl(i)};
+		struct ps_table_address address = {0, 3, 11, false, false, ip6};
+
+		assert_int_equal(ps_table_add_address(table, &address), 0);
+	}
+	assert_int_equal(table->n_blocks, 2);
+	assert_int_equal(table->n_address_blocks, 3);
+}
+
 static void peers_know_who_is_this_host_and_this_site(void **state)
 {
 	ps_auto(ps_table_free) struct ps_table *table = new_table();
@@ -194,6 +257,8 @@ int main(void)
 		cmocka_unit_test(the_255th_owner_of_a_site_does_not_fit),
 		cmocka_unit_test(a_24_whose_addresses_are_alike_takes_no_elements_of_its_own),
 		cmocka_unit_test(a_24_keeps_its_elements_when_one_address_differs),
+		cmocka_unit_test(every_ipv6_address_is_found_and_its_neighbours_are_not),
+		cmocka_unit_test(ipv6_addresses_of_a_112_share_its_blocks),
 		cmocka_unit_test(peers_know_who_is_this_host_and_this_site),
 	};
 

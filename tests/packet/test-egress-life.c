@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MIT
+/* Claims over time: programs killed, generations replaced, TIME_WAIT, full tables, taking all off. */
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "base/own.h"
+#include "egress-fixture.h"
+
+static void a_killed_program_leaves_no_claims(void **state)
+{
+	int ready[2];
+	char byte;
+	pid_t pid;
+
+	(void)state;
+	assert_int_equal(pipe(ready), 0);
+	pid = fork();
+	if (pid == 0) {
+		for (int i = 0; i < 20; i++) {
+			if (dial(SOCK_STREAM, far[i % 3]) < 0 || dial(SOCK_DGRAM, far[i % 3]) < 0)
+				_exit(1);
+		}
+		(void)!write(ready[1], "", 1);
+		pause();
+	}
+	assert_true(pid > 0);
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	close(ready[0]);
+	assert_int_equal(n_claims(), 40);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	wait_for_claims(0);
+}
+
+/* Connects to far[0] until refused, tells how often, and keeps the sockets until `hold` closes. */
+static pid_t fork_filler(const int go[2], const int tell[2], const int hold[2])
+{
+	pid_t pid = fork();
+	int n = 0, fd;
+	char byte;
+
+	if (pid)
+		return pid;
+	close(go[1]);
+	close(hold[1]);
+	(void)!read(go[0], &byte, 1);
+	while ((fd = dial(SOCK_STREAM, far[0])) >= 0)
+		n++;
+	if (fd != -EADDRNOTAVAIL)
+		n = -1000;
+	(void)!write(tell[1], &n, sizeof(n));
+	(void)!read(hold[0], &byte, 1);
+	_exit(0);
+}
+
+static void two_programs_at_once_get_all_ports_and_none_twice(void **state)
+{
+	int go[2], tell[2], hold[2], n, total = 0;
+	pid_t pids[2];
+
+	(void)state;
+	assert_int_equal(pipe(go) | pipe(tell) | pipe(hold), 0);
+	for (size_t i = 0; i < 2; i++)
+		pids[i] = fork_filler(go, tell, hold);
+	close(go[1]);
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(read(tell[0], &n, sizeof(n)), sizeof(n));
+		total += n;
+	}
+	assert_int_equal(total, LAB_PORTS);
+	assert_int_equal(n_claims(), LAB_PORTS);
+	close(hold[1]);
+	for (size_t i = 0; i < 2; i++)
+		waitpid(pids[i], NULL, 0);
+	wait_for_claims(0);
+	close_all((int[]){go[0], tell[0], tell[1], hold[0]}, 4);
+}
+
+static uint32_t link_id(const char *name)
+{
+	struct bpf_link_info info = {0};
+	uint32_t len = sizeof(info);
+	char path[160];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", lab.pins, name);
+	fd = bpf_obj_get(path);
+	assert_true(fd >= 0);
+	assert_int_equal(bpf_obj_get_info_by_fd(fd, &info, &len), 0);
+	close(fd);
+	return info.id;
+}
+
+static void a_new_generation_keeps_the_claims_of_open_connections(void **state)
+{
+	uint32_t link = link_id("hook-connect4");
+	int fds[LAB_PORTS], fd;
+
+	(void)state;
+	for (unsigned i = 0; i < LAB_PORTS; i++) {
+		fds[i] = dial(SOCK_STREAM, far[0]);
+		assert_true(fds[i] >= 0);
+	}
+	start();
+	assert_int_equal(link_id("hook-connect4"), link);
+	assert_int_equal(n_claims(), LAB_PORTS);
+	assert_int_equal(dial(SOCK_STREAM, far[0]), -EADDRNOTAVAIL);
+	plan.choices[0] = plan.choices[1];
+	start();
+	fd = dial(SOCK_STREAM, far[0]);
+	assert_true(fd >= 0);
+	assert_from_slice(fd, &plan.slices[1]);
+	for (unsigned i = 0; i < LAB_PORTS; i++)
+		assert_int_equal(send(fds[i], "x", 1, 0), 1);
+	close(fd);
+	close_all(fds, LAB_PORTS);
+	wait_for_claims(0);
+	assert_int_equal(counter(PS_EGRESS_EXHAUSTED), 1);
+}
+
+static void set_timestamps(const char *on)
+{
+	int fd = open("/proc/sys/net/ipv4/tcp_timestamps", O_WRONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, on, 1), 1);
+	close(fd);
+}
+
+/* Pretends that the quarantine of all claims has ended. */
+static void end_quarantines(void)
+{
+	const struct ps_claim past = {.free_after_ns = 1};
+	struct ps_claim_key key, next;
+	void *from = NULL;
+
+	while (bpf_map_get_next_key(ps_egress_claims_fd(egress), from, &next) == 0) {
+		key = next;
+		from = &key;
+		assert_int_equal(
+			bpf_map_update_elem(ps_egress_claims_fd(egress), &key, &past, BPF_EXIST),
+			0);
+	}
+}
+
+static void a_connection_without_timestamps_keeps_its_port_for_time_wait(void **state)
+{
+	int fds[LAB_PORTS], fd;
+	uint64_t n = 0;
+
+	(void)state;
+	set_timestamps("0");
+	for (unsigned i = 0; i < LAB_PORTS; i++) {
+		fds[i] = dial(SOCK_STREAM, far[0]);
+		assert_true(fds[i] >= 0);
+	}
+	close_all(fds, LAB_PORTS);
+	set_timestamps("1");
+	for (int ms = 0; counter(PS_EGRESS_QUARANTINE) < LAB_PORTS && ms < DEADLINE_MS; ms++)
+		poll(NULL, 0, 1);
+	assert_int_equal(counter(PS_EGRESS_QUARANTINE), LAB_PORTS);
+	assert_int_equal(n_claims(), LAB_PORTS);
+	assert_int_equal(ps_egress_usage(lab.pins, plan.slices, 1, &n), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(dial(SOCK_DGRAM, far[0]) >= 0, true); /* another protocol, other ports */
+	assert_int_equal(dial(SOCK_STREAM, far[0]), -EADDRNOTAVAIL);
+	assert_int_equal(ps_egress_sweep(egress, &n), 0);
+	assert_int_equal(n, 0);
+	end_quarantines();
+	fd = new_socket(SOCK_STREAM);
+	assert_int_equal(try_bind(fd, "198.51.100.1", LAB_FIRST_PORT), 0);
+	(void)try_connect(fd, far[0], PORT); /* the kernel's TIME_WAIT may refuse it */
+	assert_int_equal(ps_egress_sweep(egress, &n), 0);
+	assert_int_equal(n, LAB_PORTS); /* the taken over one is not among them, the UDP one is */
+	close(fd);
+}
+
+static uint64_t quarantine_s(void)
+{
+	struct timespec now;
+	struct ps_claim_key key;
+	struct ps_claim claim = {0};
+
+	for (int ms = 0; ms < DEADLINE_MS && counter(PS_EGRESS_QUARANTINE) == 0; ms++)
+		poll(NULL, 0, 1);
+	assert_int_equal(n_claims(), 1);
+	assert_int_equal(bpf_map_get_next_key(ps_egress_claims_fd(egress), NULL, &key), 0);
+	assert_int_equal(bpf_map_lookup_elem(ps_egress_claims_fd(egress), &key, &claim), 0);
+	assert_int_equal(clock_gettime(CLOCK_BOOTTIME, &now), 0);
+	return (claim.free_after_ns / 1000000000u) - (uint64_t)now.tv_sec;
+}
+
+/* Accepts from fd, which closes first; the far end closes as well, or keeps its half open. */
+static void close_both(bool far_closes, uint16_t port)
+{
+	int server, fd = new_socket(SOCK_STREAM), accepted;
+
+	assert_int_equal(setns(lab.far_ns, CLONE_NEWNET), 0);
+	server = new_socket(SOCK_STREAM);
+	assert_int_equal(setns(lab.near_ns, CLONE_NEWNET), 0);
+	assert_int_equal(try_bind(server, far[1], port), 0);
+	assert_int_equal(listen(server, 1), 0);
+	assert_int_equal(try_connect(fd, far[1], port), 0);
+	accepted = accept(server, NULL, NULL);
+	assert_true(accepted >= 0);
+	if (far_closes) {
+		/* Half first: only a socket still owned sees the peer's FIN in FIN_WAIT2. */
+		char byte;
+
+		assert_int_equal(shutdown(fd, SHUT_WR), 0);
+		assert_int_equal(read(accepted, &byte, 1), 0);
+		close(accepted);
+		assert_int_equal(read(fd, &byte, 1), 0);
+		close(fd);
+	} else {
+		close(fd);
+	}
+	wait_for_claims(1);
+	if (!far_closes) {
+		(void)quarantine_s();
+		close(accepted);
+	}
+	close(server);
+}
+
+static void the_quarantine_covers_an_orphans_wait_for_the_peer(void **state)
+{
+	static const struct {
+		bool far_closes;
+		uint64_t least_s, most_s;
+	} rows[] = {{true, 55, 61}, {false, 115, 121}};
+
+	(void)state;
+	for (size_t i = 0; i < 2; i++) {
+		uint64_t s;
+
+		start();
+		set_timestamps("0");
+		close_both(rows[i].far_closes, (uint16_t)(PORT + 10 + i));
+		set_timestamps("1");
+		s = quarantine_s();
+		assert_in_range(s, rows[i].least_s, rows[i].most_s);
+		tear_down(NULL);
+		set_up(NULL);
+	}
+}
+
+static void a_full_table_is_enobufs_until_it_is_swept(void **state)
+{
+	const struct ps_claim past = {.free_after_ns = 1};
+	struct ps_claim_key key = {.protocol = 255};
+	uint64_t n;
+	int fd;
+
+	(void)state;
+	for (unsigned i = 0; i < PS_CLAIMS_MAX; i++) {
+		key.src = i;
+		assert_int_equal(
+			bpf_map_update_elem(ps_egress_claims_fd(egress), &key, &past, BPF_ANY), 0);
+	}
+	assert_int_equal(dial(SOCK_STREAM, far[0]), -ENOBUFS);
+	assert_int_equal(counter(PS_EGRESS_NO_MEMORY), 1);
+	assert_int_equal(ps_egress_sweep(egress, &n), 0);
+	assert_int_equal(n, PS_CLAIMS_MAX);
+	fd = dial(SOCK_STREAM, far[0]);
+	assert_true(fd >= 0);
+	close(fd);
+}
+
+/* Their claims went with the first hooks; the kernel knows them still. */
+static void sockets_older_than_the_hooks_keep_their_ports(void **state)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
+	int old[2][LAB_PORTS / 2], new[LAB_PORTS / 2];
+
+	(void)state;
+	for (size_t t = 0; t < 2; t++) {
+		for (unsigned i = 0; i < LAB_PORTS / 2; i++)
+			assert_true((old[t][i] = dial(types[t], far[0])) >= 0);
+	}
+	ps_egress_free(&egress);
+	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+	start();
+	for (size_t t = 0; t < 2; t++) {
+		uint64_t stray = counter(PS_EGRESS_STRAY);
+
+		for (unsigned i = 0; i < LAB_PORTS / 2; i++) {
+			new[i] = dial(types[t], far[0]);
+			assert_int_equal(new[i] < 0 ? new[i] : 0, 0);
+			for (unsigned j = 0; j < LAB_PORTS / 2; j++)
+				assert_int_not_equal(name_of(new[i]).sin_port,
+						     name_of(old[t][j]).sin_port);
+		}
+		assert_true(counter(PS_EGRESS_STRAY) > stray);
+		assert_int_equal(dial(types[t], far[0]), -EADDRNOTAVAIL);
+		assert_int_equal(counter(PS_EGRESS_BLOCKED), t + 1);
+		close_all(new, LAB_PORTS / 2);
+		close_all(old[t], LAB_PORTS / 2);
+	}
+	wait_for_claims(0);
+}
+
+static void observing_changes_nothing(void **state)
+{
+	int fd;
+
+	(void)state;
+	plan.options.observe = true;
+	start();
+	fd = dial(SOCK_STREAM, far[0]);
+	assert_true(fd >= 0);
+	assert_int_equal(name_of(fd).sin_addr.s_addr, ip4("10.77.0.1"));
+	close(fd);
+	fd = new_socket(SOCK_DGRAM);
+	assert_int_equal(try_send(fd, far[0], PORT), 0);
+	close(fd);
+	assert_int_equal(counter(PS_EGRESS_CONNECT), 1);
+	assert_int_equal(counter(PS_EGRESS_REFUSED_UNCONNECTED), 1);
+	assert_int_equal(n_claims(), 0);
+}
+
+static void mss_is_lowered_and_never_raised(void **state)
+{
+	static const struct {
+		int own, expected;
+	} rows[] = {{0, 1300}, {1200, 1200}, {1400, 1300}};
+
+	(void)state;
+	plan.config.mss = 1300;
+	start();
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		int fd = new_socket(SOCK_STREAM), mss = 0;
+		socklen_t len = sizeof(mss);
+
+		if (rows[i].own)
+			setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &rows[i].own, sizeof(int));
+		assert_int_equal(try_connect(fd, far[0], PORT), 0);
+		assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &mss, &len), 0);
+		assert_true(mss > rows[i].expected - 20 && mss <= rows[i].expected);
+		close(fd);
+	}
+}
+
+static void events_come_once_a_second_and_say_how_many_were_held_back(void **state)
+{
+	struct told told = {0};
+	int fd = new_socket(SOCK_DGRAM);
+
+	(void)state;
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(try_send(fd, far[0], PORT), -EDESTADDRREQ);
+	assert_true(ps_egress_events_read(egress, note_event, &told) >= 1);
+	assert_true(told.n + told.last.suppressed <= 10);
+	assert_true(told.n < 10);
+	close(fd);
+}
+
+static void a_pinned_map_of_another_layout_is_refused_with_advice(void **state)
+{
+	ps_auto(ps_egress_free) struct ps_egress *other = NULL;
+	ps_auto_mem char *message = NULL;
+	char path[128];
+	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "claims", 8, 8, 16, NULL);
+
+	(void)state;
+	ps_egress_free(&egress);
+	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+	snprintf(path, sizeof(path), "%s/claims", lab.pins);
+	assert_int_equal(bpf_obj_pin(fd, path), 0);
+	close(fd);
+	assert_int_equal(ps_egress_load(&plan.config, &plan.options, &other, &message), -ESTALE);
+	assert_non_null(strstr(message, "portslice detach"));
+}
+
+static void a_direct_prefix_within_shared_addresses_is_refused(void **state)
+{
+	ps_auto(ps_egress_free) struct ps_egress *other = NULL;
+	ps_auto_mem char *message = NULL;
+	struct ps_prefix inside = prefix("198.51.100.128/25");
+
+	(void)state;
+	plan.config.direct = &inside;
+	assert_int_equal(ps_egress_load(&plan.config, &plan.options, &other, &message), -EINVAL);
+	assert_non_null(strstr(message, "198.51.100.128/25"));
+}
+
+static void detaching_leaves_no_pin_and_no_hook(void **state)
+{
+	uint32_t n = 0;
+	int fd = open(lab.cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const struct dirent *entry;
+	DIR *dir;
+
+	(void)state;
+	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+	for (enum bpf_attach_type t = BPF_CGROUP_INET_INGRESS; t <= BPF_CGROUP_INET_SOCK_RELEASE;
+	     t++) {
+		if (bpf_prog_query(fd, t, 0, NULL, NULL, &n) == 0)
+			assert_int_equal(n, 0);
+	}
+	close(fd);
+	dir = opendir(lab.pins);
+	assert_non_null(dir);
+	while ((entry = readdir(dir)))
+		assert_int_equal(entry->d_name[0], '.');
+	closedir(dir);
+	fd = dial(SOCK_STREAM, far[0]);
+	assert_int_equal(name_of(fd).sin_addr.s_addr, ip4("10.77.0.1"));
+	close(fd);
+	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		FACT(a_killed_program_leaves_no_claims),
+		FACT(two_programs_at_once_get_all_ports_and_none_twice),
+		FACT(a_new_generation_keeps_the_claims_of_open_connections),
+		FACT(sockets_older_than_the_hooks_keep_their_ports),
+		FACT(a_connection_without_timestamps_keeps_its_port_for_time_wait),
+		FACT(the_quarantine_covers_an_orphans_wait_for_the_peer),
+		FACT(a_full_table_is_enobufs_until_it_is_swept),
+		FACT(observing_changes_nothing),
+		FACT(mss_is_lowered_and_never_raised),
+		FACT(events_come_once_a_second_and_say_how_many_were_held_back),
+		FACT(a_pinned_map_of_another_layout_is_refused_with_advice),
+		FACT(a_direct_prefix_within_shared_addresses_is_refused),
+		FACT(detaching_leaves_no_pin_and_no_hook),
+	};
+
+	return RUN_FACTS(tests);
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT
+/* From the plan to one host's tables: what the two sides are told must be what the plan says. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "agent/compile.h"
+#include "base/own.h"
+#include "cm.h"
+
+enum { LHR1, LHR2, CDG1, N_HOSTS };
+
+static const char text[] =
+	"version: 1\n"
+	"sites:\n"
+	"  LHR: { edge: 10.1.255.1 }\n"
+	"  CDG: { edge: 10.2.255.1 }\n"
+	"hosts:\n"
+	"  lhr1: { site: LHR, underlay: 10.1.1.1, uplinks: [eth0] }\n"
+	"  lhr2: { site: LHR, underlay: 10.1.2.1, uplinks: [eth0], mtu: 9000 }\n"
+	"  cdg1: { site: CDG, underlay: 10.2.1.1, uplinks: [eth0] }\n"
+	"pools:\n"
+	"  gb:\n"
+	"    tags: { country: GB }\n"
+	"    addresses: [ { prefix: 198.51.100.0/31, site: LHR }, { address: 198.51.100.9, site: CDG } ]\n"
+	"  ie: { tags: { country: IE }, addresses: [ { address: 198.51.100.64, site: LHR } ] }\n"
+	"classes:\n"
+	"  - { name: ie, match: { mark: 2 }, tags: { country: IE } }\n"
+	"  - { name: gb, match: { cgroup: /gb, mark: 1 }, tags: { country: GB } }\n"
+	"  - { name: rest, match: { cgroup: /rest }, tags: { country: GB } }\n"
+	"services:\n"
+	"  - { name: web, address: 198.51.100.1, port: 4443, protocol: tcp, host: lhr2 }\n"
+	"direct: [10.0.0.0/8]\n"
+	"slices:\n"
+	"  198.51.100.0: { lhr1: \"1,5\" }\n"
+	"  198.51.100.1: { lhr1: 1, lhr2: \"2-3\" }\n"
+	"  198.51.100.9: { cdg1: 1 }\n"
+	"  198.51.100.64: { lhr1: 4, lhr2: 5 }\n";
+
+static int setup(void **state)
+{
+	ps_auto(ps_diags_clear) struct ps_diags diags = {0};
+	struct ps_plan *plan = NULL;
+	int r = ps_plan_parse(text, strlen(text), "plan", &diags, &plan);
+
+	for (size_t i = 0; i < diags.n; i++)
+		print_error("%u: %s\n", diags.items[i].line, diags.items[i].text);
+	*state = plan;
+	return r;
+}
+
+static int teardown(void **state)
+{
+	struct ps_plan *plan = *state;
+
+	ps_plan_free(&plan);
+	return 0;
+}
+
+static void
+a_host_gets_local_routes_for_the_addresses_it_holds_slices_of_and_no_others(void **state)
+{
+	static const size_t n_wanted[N_HOSTS] = {3, 2, 1};
+	static const uint32_t wanted[N_HOSTS][4] = {
+		{0xc6336400, 0xc6336401, 0xc6336440}, {0xc6336401, 0xc6336440}, {0xc6336409}};
+
+	for (unsigned host = 0; host < N_HOSTS; host++) {
+		ps_auto_mem uint32_t *addresses = NULL;
+		size_t n;
+
+		assert_int_equal(ps_compile_addresses(*state, host, &addresses, &n), 0);
+		assert_int_equal(n, n_wanted[host]);
+		for (size_t i = 0; i < n; i++)
+			assert_int_equal(ntohl(addresses[i]), wanted[host][i]);
+	}
+}
+
+static void every_slice_of_the_plan_is_compiled_for_exactly_one_host(void **state)
+{
+	const struct ps_plan *plan = *state;
+	size_t all = 0;
+
+	for (unsigned host = 0; host < N_HOSTS; host++) {
+		ps_auto_mem struct ps_egress_slice *slices = NULL;
+		size_t n;
+
+		assert_int_equal(ps_compile_slices(plan, host, &slices, &n), 0);
+		all += n;
+		for (size_t i = 0; i < n; i++) {
+			struct ps_ip ip = ps_ip_from_v4(slices[i].ip4_be);
+			const struct ps_grant *grant =
+				ps_plan_who(plan, &ip, slices[i].ports.first);
+
+			assert_non_null(grant);
+			assert_int_equal(grant->host, host);
+			assert_int_equal(slices[i].ports.count, 2048);
+			assert_int_equal(slices[i].shift, 11);
+		}
+	}
+	assert_int_equal(all, plan->n_grants);
+}
+
+static void a_class_draws_from_the_slices_of_its_pool_here(void **state)
+{
+	const struct ps_compile_cgroup own[3] = {{101, 3}, {102, 3}, {103, 3}};
+	const struct ps_compile_cgroup named[3] = {{0, 0}, {202, 2}, {0, 0}};
+	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+	const struct ps_choice *ie, *gb;
+
+	assert_int_equal(ps_compile_egress_new(*state, LHR1, own, named, &egress), 0);
+	assert_int_equal(egress->config.n_choices, 3);
+	ie = &egress->choices[0];
+	gb = &egress->choices[1];
+	assert_int_equal(ie->n, 1);
+	assert_int_equal(egress->slices[ie->first].ip4_be, htonl(0xc6336440));
+	assert_int_equal(egress->slices[ie->first].ports.first, 4 << 11);
+	assert_int_equal(gb->n, 3);
+	for (size_t i = 0; i < gb->n; i++)
+		assert_true(ntohl(egress->slices[gb->first + i].ip4_be) <= 0xc6336401);
+	assert_memory_equal(gb, &egress->choices[2], sizeof(*gb));
+}
+
+static void a_class_is_met_by_its_own_cgroup_and_by_its_match(void **state)
+{
+	const struct ps_compile_cgroup own[3] = {{101, 3}, {102, 3}, {103, 3}};
+	const struct ps_compile_cgroup named[3] = {{0, 0}, {202, 2}, {0, 0}};
+	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+	static const struct ps_egress_match wanted[] = {
+		{.cgroup = 101, .level = 3, .class = 0},
+		{.has_mark = true, .mark = 2, .class = 0},
+		{.cgroup = 102, .level = 3, .class = 1},
+		{.cgroup = 202, .level = 2, .has_mark = true, .mark = 1, .class = 1},
+		{.cgroup = 103, .level = 3, .class = 2}, /* its named cgroup is not there */
+	};
+
+	assert_int_equal(ps_compile_egress_new(*state, LHR1, own, named, &egress), 0);
+	assert_int_equal(egress->config.n_matches, PS_N_ELEMENTS(wanted));
+	for (size_t i = 0; i < PS_N_ELEMENTS(wanted); i++) {
+		assert_int_equal(egress->matches[i].cgroup, wanted[i].cgroup);
+		assert_int_equal(egress->matches[i].level, wanted[i].level);
+		assert_int_equal(egress->matches[i].has_mark, wanted[i].has_mark);
+		assert_int_equal(egress->matches[i].mark, wanted[i].mark);
+		assert_int_equal(egress->matches[i].class, wanted[i].class);
+	}
+}
+
+static void services_mss_and_direct_destinations_are_those_of_the_host(void **state)
+{
+	const struct ps_compile_cgroup none[3] = {{0}};
+
+	for (unsigned host = 0; host < N_HOSTS; host++) {
+		ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+
+		assert_int_equal(ps_compile_egress_new(*state, host, none, none, &egress), 0);
+		assert_int_equal(egress->config.n_services, host == LHR2);
+		assert_int_equal(egress->config.mss,
+				 host == LHR2 ? 9000 - 28 - 40 : 1500 - 28 - 40);
+		assert_int_equal(egress->config.n_direct, 1 + N_HOSTS + 2);
+		assert_int_equal(egress->config.n_shared, 3);
+	}
+}
+
+static void the_dispatchers_tables_are_made_for_every_host(void **state)
+{
+	for (unsigned host = 0; host < N_HOSTS; host++) {
+		ps_auto(ps_table_free) struct ps_table *table = NULL;
+
+		assert_int_equal(ps_compile_table(*state, host, &table), 0);
+		assert_int_equal(table->n_services, host == LHR2);
+		assert_true(table->n_hosts >= N_HOSTS);
+		assert_true(table->config.reject_per_s > 0);
+		assert_int_equal(table->config.fresh_until_ns, 0); /* nobody confirmed it yet */
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(
+			a_host_gets_local_routes_for_the_addresses_it_holds_slices_of_and_no_others,
+			setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			every_slice_of_the_plan_is_compiled_for_exactly_one_host, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_class_draws_from_the_slices_of_its_pool_here,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(a_class_is_met_by_its_own_cgroup_and_by_its_match,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(
+			services_mss_and_direct_destinations_are_those_of_the_host, setup,
+			teardown),
+		cmocka_unit_test_setup_teardown(the_dispatchers_tables_are_made_for_every_host,
+						setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
