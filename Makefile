@@ -4,7 +4,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: all deps demo check check-long install clean
+.PHONY: all deps demo check check-long bench-dispatch install clean
 
 all: deps
 	@[ -f $(BUILD)/build.ninja ] || meson setup --prefix=$(PREFIX) $(BUILD) >/dev/null
@@ -21,6 +21,9 @@ check: all
 
 check-long: all
 	@$(SUDO) env BUILD=$(abspath $(BUILD)) tests/run --long
+
+bench-dispatch: all
+	@$(SUDO) $(BUILD)/bench/dispatch/bench-dispatch $(ROUNDS)
 
 install: all
 	@$(SUDO) meson install -C $(BUILD)

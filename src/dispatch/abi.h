@@ -2,9 +2,13 @@
 /*
  * What the dispatcher's kernel half and user half share: map layouts, reasons, wire constants.
  *
- *   index6[hash of dst's /112] -.    (as below)
- *   index16[dst >> 16] --> block[dst >> 8 & 255] --> address[dst & 255] --> owners[row + slice / 32]
- *      8 bytes, 0: none     __u32, 0: none            8 bytes                one byte a slice
+ *   index16[dst >> 16] --> block[dst >> 8 & 255] -----------------------> owners[row + slice / 32]
+ *      __u32, 0: none       8 bytes, bits 0: none   \                    /   one byte a slice
+ *   index6[hash of dst's /112] -^ (as below)         address[dst & 255]
+ *                                                       8 bytes
+ *
+ * An IPv4 /24 whose addresses are all shared alike is told by its block alone, and their rows follow
+ * one another; else the block says where its addresses are, as it always does in IPv6.
  *
  * The index alone decides that a packet is not ours.  One byte names the owner, so a change of
  * owner is one atomic store.  All multi-byte fields are in host order unless the type is __be.
@@ -17,8 +21,9 @@
 enum {
 	PS_HOSTS_MAX = 4096,
 	PS_SITES_MAX = 256,
-	PS_ROW_SLICES = 32, /* slices in one element of the owners map */
-	PS_GROUP_MAX = 255, /* owner bytes 1..254 pick a host within the group; 0: nobody */
+	PS_GROUPS_MAX = 512, /* [0]: none, then one for each site; a power of two */
+	PS_ROW_SLICES = 32,  /* slices in one element of the owners map */
+	PS_GROUP_MAX = 255,  /* owner bytes 1..254 pick a host within the group; 0: nobody */
 	PS_OWNER_NONE = 0,
 	PS_INDEX6_PROBES = 8,
 	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */
@@ -78,6 +83,9 @@ enum ps_dispatch_flags {
 	PS_ADDRESS_SILENT = 4, /* pool says `echo: drop` */
 };
 
+/* ps_address.bits of a block whose addresses differ: row is the number of their 256 elements. */
+enum { PS_BLOCK_MIXED = 31 };
+
 /* Element of map `index6`: a /112 with shared addresses, at its hash or up to 7 places behind it.
  * Its block is one of `blocks`, as that of an IPv4 /16 is. */
 struct ps_index6 {
@@ -89,7 +97,7 @@ struct ps_index6 {
 };
 _Static_assert(sizeof(struct ps_index6) == 24, "map value layout is ABI");
 
-/* Element of map `addresses`: one shared address. */
+/* Element of map `addresses`: one shared address; of map `blocks`: the first of 256 alike. */
 struct ps_address {
 	__u32 row;   /* first element in `owners` */
 	__u16 group; /* element of `groups`; at another site: not used */

@@ -15,7 +15,7 @@ PS_INLINE int ps_encapsulate(struct ps_frame *frame, struct ps_verdict *v)
 	int delta = (int)v->ip_off - PS_OUTER_LEN;
 	__u8 *data;
 
-	if (delta && ps_frame_move(frame, delta))
+	if (!v->peer || (delta && ps_frame_move(frame, delta))) /* the verifier asks about peer */
 		goto no_room;
 	data = ps_frame_data(frame);
 	if ((void *)(data + PS_OUTER_LEN) > ps_frame_end(frame))

@@ -38,13 +38,13 @@ PS_INLINE __u32 ps_decide_shared(struct ps_frame *frame, const struct iphdr *ip,
 	return ps_decide_site(frame, ip, address->site, PS_GUE_PORT - 1, v);
 }
 
-/* A packet to an address that is not shared. */
-PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, const void *end,
-				struct ps_verdict *v)
+/* What may have been encapsulated for this host: UDP to one of its addresses. */
+PS_COLD __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, const void *end,
+			      struct ps_verdict *v)
 {
 	const struct ps_dispatch_config *config = ps_look_config(frame);
-	const struct ps_address *address;
 	const struct iphdr *inner;
+	struct ps_address address;
 	__u32 outer_len, reason;
 
 	if (!config)
@@ -63,34 +63,48 @@ PS_INLINE __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, 
 	if (inner->version == 6)
 		return ps_decide_inner6(frame, (const void *)inner, end,
 					ps_be16(ip->tot_len) - ip->ihl * 4, v);
-	address = ps_look_address(frame, inner->daddr);
-	if (!address || !ps_inner_fits(ip, inner))
+	if (!ps_look_address(frame, inner->daddr, &address) || !ps_inner_fits(ip, inner))
 		return PS_REASON_DROP_INNER;
-	reason = ps_decide_shared(frame, inner, end, address, v);
+	reason = ps_decide_shared(frame, inner, end, &address, v);
 	if (reason == PS_REASON_DROP_HEADER || reason == PS_REASON_DROP_TRUNCATED)
 		return PS_REASON_DROP_INNER;
 	return reason;
 }
 
-/* The frame is only read.  *v is set whole. */
+PS_INLINE void ps_verdict_clear(struct ps_verdict *v, __u32 l2_len)
+{
+	*v = (struct ps_verdict){.reason = PS_REASON_NOT_OURS,
+				 .site = -1,
+				 .host = -1,
+				 .l2_len = l2_len,
+				 .ip_off = l2_len};
+}
+
+/* The frame is only read.  Of *v reason, site and host are set, and the rest if not NOT_OURS: a
+ * packet that is not for us should not pay for it. */
 PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 {
 	const void *data = ps_frame_data(frame), *end = ps_frame_end(frame);
 	__u32 l2_len = ps_find_ip(data, end);
 	const struct iphdr *ip = (const void *)((const __u8 *)data + l2_len);
-	const struct ps_address *address;
+	struct ps_address address;
 
-	*v = (struct ps_verdict){.reason = PS_REASON_NOT_OURS, .site = -1, .host = -1};
 	if (!l2_len) {
+		ps_verdict_clear(v, 0);
 		v->reason = ps_decide_frame6(frame, v);
 		return;
 	}
+	v->reason = PS_REASON_NOT_OURS;
+	v->site = v->host = -1;
 	if ((const void *)(ip + 1) > end)
 		return;
-	v->l2_len = v->ip_off = l2_len;
-	address = ps_look_address(frame, ip->daddr);
-	v->reason = address ? ps_decide_shared(frame, ip, end, address, v)
-			    : ps_decide_outer(frame, ip, end, v);
+	if (ps_look_address(frame, ip->daddr, &address)) {
+		ps_verdict_clear(v, l2_len);
+		v->reason = ps_decide_shared(frame, ip, end, &address, v);
+	} else if (ip->protocol != PS_PROTO_TCP) { /* neither encapsulated nor ICMP about that */
+		ps_verdict_clear(v, l2_len);
+		v->reason = ps_decide_outer(frame, ip, end, v);
+	}
 }
 
 #endif

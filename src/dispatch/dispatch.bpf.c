@@ -21,6 +21,12 @@ enum { PS_TCP_LISTEN = 10 }; /* include/net/tcp_states.h */
 /* Count, but pass every packet untouched. */
 const volatile bool observe = false;
 
+/* Global variables (map `bss`) are read without a look-up, so all that every packet reads is here. */
+__u32 index16[65536];
+struct ps_dispatch_config config;
+struct ps_group groups[PS_GROUPS_MAX];
+struct ps_peer hosts[PS_HOSTS_MAX], edges[PS_SITES_MAX];
+
 #define PS_ARRAY(name, type_)                      \
 	struct {                                   \
 		__uint(type, BPF_MAP_TYPE_ARRAY);  \
@@ -30,15 +36,10 @@ const volatile bool observe = false;
 		__type(value, type_);              \
 	} name SEC(".maps")
 
-PS_ARRAY(index16, __u64);
 PS_ARRAY(index6, struct ps_index6);
-PS_ARRAY(blocks, __u32);
+PS_ARRAY(blocks, struct ps_address);
 PS_ARRAY(addresses, struct ps_address);
 PS_ARRAY(owners, struct ps_owners);
-PS_ARRAY(groups, struct ps_group);
-PS_ARRAY(hosts, struct ps_peer);
-PS_ARRAY(edges, struct ps_peer);
-PS_ARRAY(config, struct ps_dispatch_config);
 
 #define PS_HASH(name, key_, value_)              \
 	struct {                                 \
@@ -147,39 +148,41 @@ PS_INLINE void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *h
 
 PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 {
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&config, &zero);
+	return &config;
 }
 
-PS_INLINE const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be)
+PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
 {
-	__u32 ip4 = ps_be32(ip4_be), key = ip4 >> 16;
-	const struct ps_address *address;
-	const __u64 *block = bpf_map_lookup_elem(&index16, &key);
-	const __u32 *element;
+	__u32 ip4 = ps_be32(ip4_be), number = index16[ip4 >> 16],
+	      key = number << 8 | (ip4 >> 8 & 255);
+	const struct ps_address *block, *address;
 
-	if (!block || !*block)
-		return NULL;
-	key = (__u32)*block << 8 | (ip4 >> 8 & 255);
-	element = bpf_map_lookup_elem(&blocks, &key);
-	if (!element || !*element)
-		return NULL;
-	key = *element << 8 | (ip4 & 255);
+	if (!number)
+		return 0;
+	block = bpf_map_lookup_elem(&blocks, &key);
+	if (!block || !block->bits)
+		return 0;
+	if (block->bits != PS_BLOCK_MIXED) {
+		*ret = ps_address_in(block, ip4);
+		return 1;
+	}
+	key = block->row << 8 | (ip4 & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
-	return address && address->bits ? address : NULL;
+	if (!address || !address->bits)
+		return 0;
+	*ret = *address;
+	return 1;
 }
 
 /* The block of the address's /112, 0: none. */
 PS_INLINE __u32 block6_of(const __be32 *ip6)
 {
-	__u32 zero = 0, first = ps_index6_hash(ip6);
-	const struct ps_dispatch_config *own = bpf_map_lookup_elem(&config, &zero);
+	__u32 first = ps_index6_hash(ip6), bits = config.index6_bits & 31;
 
-	if (!own || !own->index6_bits)
+	if (!bits)
 		return 0;
 	for (__u32 i = 0; i < PS_INDEX6_PROBES; i++) {
-		__u32 key = (first + i) & ((1u << (own->index6_bits & 31)) - 1);
+		__u32 key = (first + i) & ((1u << bits) - 1);
 		const struct ps_index6 *element = bpf_map_lookup_elem(&index6, &key);
 
 		if (!element || !element->block)
@@ -193,16 +196,15 @@ PS_INLINE __u32 block6_of(const __be32 *ip6)
 PS_INLINE const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
 {
 	__u32 low = ps_be32(ip6[3]), key = block6_of(ip6);
-	const struct ps_address *address;
-	const __u32 *element;
+	const struct ps_address *block, *address;
 
 	if (!key)
 		return NULL;
 	key = key << 8 | (low >> 8 & 255);
-	element = bpf_map_lookup_elem(&blocks, &key);
-	if (!element || !*element)
+	block = bpf_map_lookup_elem(&blocks, &key);
+	if (!block || !block->bits)
 		return NULL;
-	key = *element << 8 | (low & 255);
+	key = block->row << 8 | (low & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
 	return address && address->bits ? address : NULL;
 }
@@ -214,17 +216,17 @@ PS_INLINE const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 r
 
 PS_INLINE const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group)
 {
-	return bpf_map_lookup_elem(&groups, &group);
+	return &groups[group % PS_GROUPS_MAX];
 }
 
 PS_INLINE const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host)
 {
-	return bpf_map_lookup_elem(&hosts, &host);
+	return &hosts[host % PS_HOSTS_MAX];
 }
 
 PS_INLINE const struct ps_peer *ps_look_edge(struct ps_frame *frame, __u32 site)
 {
-	return bpf_map_lookup_elem(&edges, &site);
+	return &edges[site % PS_SITES_MAX];
 }
 
 PS_INLINE int ps_look_source(struct ps_frame *frame, __be32 ip4_be)

@@ -288,10 +288,8 @@ static void publish(struct ps_hop *at, const struct ps_hop *hop)
 	__atomic_store_n(&word[1], next[1], __ATOMIC_SEQ_CST);
 }
 
-static int set_peer_hop(const struct ps_view *view, size_t n, unsigned i, const struct ps_hop *hop)
+static int set_peer_hop(struct ps_peer *peers, size_t n, unsigned i, const struct ps_hop *hop)
 {
-	struct ps_peer *peers = view->at;
-
 	if (i >= n)
 		return -ERANGE;
 	publish(&peers[i].hop, hop);
@@ -300,17 +298,17 @@ static int set_peer_hop(const struct ps_view *view, size_t n, unsigned i, const 
 
 int ps_dispatch_set_hop(struct ps_dispatch *dispatch, unsigned host, const struct ps_hop *hop)
 {
-	return set_peer_hop(&dispatch->hosts, dispatch->n_hosts, host, hop);
+	return set_peer_hop(dispatch->skel->bss->hosts, dispatch->n_hosts, host, hop);
 }
 
 int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const struct ps_hop *hop)
 {
-	return set_peer_hop(&dispatch->edges, dispatch->n_edges, site, hop);
+	return set_peer_hop(dispatch->skel->bss->edges, dispatch->n_edges, site, hop);
 }
 
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop)
 {
-	struct ps_dispatch_config *config = dispatch->config.at;
+	struct ps_dispatch_config *config = &dispatch->skel->bss->config;
 
 	publish(&config->gateway, hop);
 	return 0;
@@ -318,16 +316,15 @@ int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *h
 
 int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns)
 {
-	struct ps_dispatch_config *config = dispatch->config.at;
+	struct ps_dispatch_config *config = &dispatch->skel->bss->config;
 
 	__atomic_store_n(&config->fresh_until_ns, (__u64)until_ns, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
 /* Sets it for all peers at dst_be; how many there are. */
-static unsigned set_peer_mtus(const struct ps_view *view, size_t n, __be32 dst_be, unsigned mtu)
+static unsigned set_peer_mtus(struct ps_peer *peers, size_t n, __be32 dst_be, unsigned mtu)
 {
-	struct ps_peer *peers = view->at;
 	unsigned n_set = 0;
 
 	for (size_t i = 0; i < n; i++)
@@ -349,8 +346,8 @@ int ps_dispatch_set_mtu(struct ps_dispatch *dispatch, const struct ps_ip *dst, u
 		return -ENOENT;
 	if (!mtu)
 		mtu = dispatch->mtu;
-	n = set_peer_mtus(&dispatch->hosts, dispatch->n_hosts, dst_be, mtu);
-	n += set_peer_mtus(&dispatch->edges, dispatch->n_edges, dst_be, mtu);
+	n = set_peer_mtus(dispatch->skel->bss->hosts, dispatch->n_hosts, dst_be, mtu);
+	n += set_peer_mtus(dispatch->skel->bss->edges, dispatch->n_edges, dst_be, mtu);
 	return n ? 0 : -ENOENT;
 }
 

@@ -39,6 +39,12 @@ int ps_complain(char **ret_message, int error, const char *format, ...)
 	return error;
 }
 
+/* An array map seen through user space's own page tables. */
+struct ps_view {
+	void *at; /* NULL: not mapped */
+	size_t len;
+};
+
 static void view_clear(struct ps_view *view)
 {
 	if (view->at)
@@ -65,9 +71,6 @@ void ps_dispatch_free(struct ps_dispatch **dispatch)
 
 	if (!d)
 		return;
-	view_clear(&d->hosts);
-	view_clear(&d->edges);
-	view_clear(&d->config);
 	ring_buffer__free(d->hints);
 	ps_dispatch_bpf__destroy(d->skel);
 	free(d->pin_dir);
@@ -116,22 +119,17 @@ struct array {
 	size_t n;
 };
 
-enum { N_ARRAYS = 9 };
+enum { N_ARRAYS = 4 };
 
 static void list_arrays(const struct ps_dispatch_bpf *skel, const struct ps_table *table,
 			struct array ret[N_ARRAYS])
 {
 	const struct array arrays[N_ARRAYS] = {
-		{skel->maps.index16, table->index, PS_N_ELEMENTS(table->index)},
 		{skel->maps.index6, table->index6,
 		 table->config.index6_bits ? (size_t)1 << table->config.index6_bits : 0},
 		{skel->maps.blocks, table->blocks, table->n_blocks * 256},
 		{skel->maps.addresses, table->addresses, table->n_address_blocks * 256},
 		{skel->maps.owners, table->owners, table->n_owners},
-		{skel->maps.groups, table->groups, table->n_groups},
-		{skel->maps.hosts, table->hosts, table->n_hosts},
-		{skel->maps.edges, table->edges, table->n_edges},
-		{skel->maps.config, &table->config, 1},
 	};
 
 	memcpy(ret, arrays, sizeof(arrays));
@@ -155,11 +153,22 @@ static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *
 	return r < 0 ? r : set_size(skel->maps.sources, table->n_hosts);
 }
 
+/* table.c keeps to the sizes. */
+static void fill_globals(struct ps_dispatch_bpf__bss *bss, const struct ps_table *table)
+{
+	memcpy(bss->index16, table->index, sizeof(bss->index16));
+	memcpy(bss->groups, table->groups, table->n_groups * sizeof(bss->groups[0]));
+	memcpy(bss->hosts, table->hosts, table->n_hosts * sizeof(bss->hosts[0]));
+	memcpy(bss->edges, table->edges, table->n_edges * sizeof(bss->edges[0]));
+	bss->config = table->config;
+}
+
 static int fill_all(const struct ps_dispatch_bpf *skel, const struct ps_table *table)
 {
 	struct array arrays[N_ARRAYS];
 	int r = 0;
 
+	fill_globals(skel->bss, table);
 	list_arrays(skel, table, arrays);
 	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
 		r = fill(arrays[i].map, arrays[i].values, arrays[i].n);
@@ -272,20 +281,6 @@ static int load(struct ps_dispatch *d, const struct ps_table *table,
 	return fill_all(d->skel, table);
 }
 
-static int open_views(struct ps_dispatch *d, const struct ps_table *table)
-{
-	int r = view_open(d->skel->maps.hosts, &d->hosts);
-
-	if (r >= 0)
-		r = view_open(d->skel->maps.edges, &d->edges);
-	if (r >= 0)
-		r = view_open(d->skel->maps.config, &d->config);
-	d->n_hosts = table->n_hosts;
-	d->n_edges = table->n_edges;
-	d->mtu = table->self.mtu;
-	return r;
-}
-
 static int take_hint(void *arg, void *data, size_t len)
 {
 	struct ps_dispatch *d = arg;
@@ -321,11 +316,12 @@ int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_opti
 		return -ENOMEM;
 	r = load(d, table, options, ret_message);
 	if (r >= 0)
-		r = open_views(d, table);
-	if (r >= 0)
 		r = open_hints(d);
 	if (r < 0)
 		return r;
+	d->n_hosts = table->n_hosts;
+	d->n_edges = table->n_edges;
+	d->mtu = table->self.mtu;
 	*ret = ps_move(d);
 	return 0;
 }

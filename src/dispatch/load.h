@@ -6,18 +6,11 @@
 #include "dispatch/dispatch.h"
 #include "dispatch/skel.h"
 
-/* An array map seen through user space's own page tables. */
-struct ps_view {
-	void *at; /* NULL: not mapped */
-	size_t len;
-};
-
 struct ps_dispatch {
-	struct ps_dispatch_bpf *skel;
+	struct ps_dispatch_bpf *skel; /* skel->bss is written while the program runs */
 	char *pin_dir;
 	size_t n_hosts, n_edges;
-	struct ps_view hosts, edges, config; /* written while the program runs */
-	unsigned mtu;                        /* of the table */
+	unsigned mtu; /* of the table */
 	struct ring_buffer *hints;
 	ps_dispatch_hint_fn *take_hint; /* while they are read */
 	void *take_arg;

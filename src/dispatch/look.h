@@ -22,7 +22,8 @@ static int ps_frame_cut(struct ps_frame *frame, __u32 len);
 static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex);
 
 static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame);
-static const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be);
+/* 1: the address is shared, and *ret is set. */
+static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret);
 static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6);
 static const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row);
 static const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group);

@@ -52,7 +52,7 @@ PS_COLD __u32 ps_decide_unowned(struct ps_frame *frame, const struct iphdr *ip, 
 }
 
 /* DELIVER, DELIVER_SERVICE, or PS_UNDECIDED: not expected. */
-PS_INLINE __u32 ps_decide_expected(struct ps_frame *frame, const struct ps_flow *flow)
+PS_COLD __u32 ps_decide_expected(struct ps_frame *frame, const struct ps_flow *flow)
 {
 	struct ps_service_key key = {flow->ours, flow->our_port, flow->protocol, 0};
 

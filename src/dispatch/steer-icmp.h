@@ -39,8 +39,8 @@ PS_INLINE __u32 ps_read_embedded(const struct iphdr *ip, const void *end, __u32 
 }
 
 /* The 8 bytes at icmp are readable; len: of the ICMP message. */
-PS_INLINE __u32 ps_read_icmp(const struct ps_icmp *icmp, const void *end, __u32 len,
-			     struct ps_flow *flow)
+PS_COLD __u32 ps_read_icmp(const struct ps_icmp *icmp, const void *end, __u32 len,
+			   struct ps_flow *flow)
 {
 	flow->is_icmp = PS_IS_ECHO;
 	switch (icmp->type) {

@@ -75,6 +75,18 @@ PS_INLINE __u32 ps_address_flags(const struct ps_address *address)
 	return address->bits >> 5;
 }
 
+/* The address of a /24 whose addresses are alike. */
+PS_INLINE struct ps_address ps_address_in(const struct ps_address *block, __u32 ip4)
+{
+	__u32 shift = ps_address_shift(block);
+	/* log2 of the elements of a row: 65,536 >> shift slices, PS_ROW_SLICES in one. */
+	__u32 row_bits = (11 - shift) & -(__u32)(shift < 11);
+	struct ps_address address = *block;
+
+	address.row += (ip4 & 255) << row_bits;
+	return address;
+}
+
 /* Slice in which the port lies, or -1: a port that nobody may own. */
 PS_INLINE int ps_slice_of(const struct ps_address *address, __u16 port)
 {

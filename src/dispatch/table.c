@@ -7,12 +7,13 @@
  * them directly.  abi.h draws the walk from an address to the byte that names a slice's owner.
  *
  * Rows are laid out in the order in which addresses are added, each as long as its slices need
- * (32 owners in one element, so a /24 of default slices is 8 KiB), and blocks are shared by the
- * addresses of a /24.  A byte names one of 254 hosts, so hosts form groups, one for each site:
- * slots are handed out as owners appear, which keeps a group as small as the site.
+ * (32 owners in one element, so a /24 of default slices is 8 KiB).  A /24 has 256 elements of its
+ * own only until it turns out that one says it all, which spares random packets a cache miss.  A byte
+ * names one of 254 hosts, so hosts form groups, one for each site: slots are handed out as owners
+ * appear, which keeps a group as small as the site.
  *
  * The /112s of IPv6 addresses are found by a hash table with at most 8 places to look, made wider until
- * all fit; from there on an address is found as in IPv4.
+ * all fit; from there on an address is found as in IPv4, only that a /120 always has its elements.
  *
  * Everything that the kernel would otherwise compute for each packet is computed here: the sum of
  * the outer header in ps_peer.csum, the number of the row, the group.  Next hops are not known
@@ -153,21 +154,24 @@ int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_b
 	return 0;
 }
 
-/* The element for the last 16 bits of an address, or NULL: its block is not there. */
-static struct ps_address *element_of(const struct ps_table *table, size_t block, uint32_t low)
+/* The element for the /24 or /120 in which the last 16 bits of an address lie. */
+static struct ps_address *block_of(const struct ps_table *table, size_t number, uint32_t low)
 {
-	size_t address_block = table->blocks[block * PS_BLOCK + (low >> 8 & 255)];
-
-	/* Blocks 0 hold zeros only. */
-	return address_block ? &table->addresses[address_block * PS_BLOCK + (low & 255)] : NULL;
+	return &table->blocks[number * PS_BLOCK + (low >> 8 & 255)];
 }
 
-const struct ps_address *ps_table_find(const struct ps_table *table, uint32_t ip4_be)
+/* The first of the /24's own elements, which a mixed block has. */
+static struct ps_address *elements_of(const struct ps_table *table, const struct ps_address *block)
 {
-	uint32_t ip4 = ps_be32(ip4_be);
-	const struct ps_address *address = element_of(table, (size_t)table->index[ip4 >> 16], ip4);
+	return &table->addresses[(size_t)block->row * PS_BLOCK];
+}
 
-	return address && address->bits ? address : NULL;
+/* The element for the last 16 bits of an IPv6 address, or NULL: its block is not there. */
+static struct ps_address *element_of(const struct ps_table *table, size_t number, uint32_t low)
+{
+	const struct ps_address *block = block_of(table, number, low);
+
+	return block->bits ? &elements_of(table, block)[low & 255] : NULL;
 }
 
 /* Where the /112 is or would be; NULL: no place within reach. */
@@ -191,6 +195,21 @@ const struct ps_address *ps_table_find6(const struct ps_table *table, const __be
 	return address && address->bits ? address : NULL;
 }
 
+bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret)
+{
+	uint32_t ip4 = ps_be32(ip4_be);
+	const struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
+	struct ps_address address;
+
+	if (!block->bits)
+		return false;
+	address = block->bits == PS_BLOCK_MIXED ? elements_of(table, block)[ip4 & 255]
+						: ps_address_in(block, ip4);
+	if (address.bits)
+		*ret = address;
+	return address.bits;
+}
+
 bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
 {
 	for (size_t i = 0; ip4_be && i < table->n_hosts; i++)
@@ -204,36 +223,55 @@ static int make_block(struct ps_table *table)
 	return grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
 }
 
-/* The element for the last 16 bits; makes the block on the way to it. */
-static int make_element(struct ps_table *table, size_t block, uint32_t low, struct ps_address **ret)
+/* The element for the last 16 bits of an address that is not shared; makes those around it. */
+static int make_element(struct ps_table *table, size_t number, uint32_t low,
+			struct ps_address **ret)
 {
-	__u32 *address_block = &table->blocks[block * PS_BLOCK + (low >> 8 & 255)];
+	struct ps_address *block = block_of(table, number, low);
 	int r;
 
-	if (!*address_block) {
+	if (!block->bits) {
 		r = grow(&table->addresses, &table->n_address_blocks, 1,
 			 PS_BLOCK * sizeof(*table->addresses));
 		if (r < 0)
 			return r;
-		*address_block = (__u32)table->n_address_blocks - 1;
+		*block = (struct ps_address){.row = (__u32)table->n_address_blocks - 1,
+					     .bits = PS_BLOCK_MIXED};
 	}
-	*ret = element_of(table, block, low);
+	*ret = &elements_of(table, block)[low & 255];
 	return 0;
 }
 
-static int make_element4(struct ps_table *table, uint32_t ip4_be, struct ps_address **ret)
+static int make_element4(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
 {
-	uint32_t ip4 = ps_be32(ip4_be);
-	__u64 *block = &table->index[ip4 >> 16];
+	__u32 *number = &table->index[ip4 >> 16];
 	int r;
 
-	if (!*block) {
+	if (!*number) {
 		r = make_block(table);
 		if (r < 0)
 			return r;
-		*block = table->n_blocks - 1;
+		*number = (__u32)table->n_blocks - 1;
 	}
-	return make_element(table, (size_t)*block, ip4, ret);
+	return make_element(table, *number, ip4, ret);
+}
+
+/* Lets the block speak for its addresses once they are all shared alike, row after row, as those
+ * of a pool are when its last address has been added. */
+static void merge_block(struct ps_table *table, uint32_t ip4)
+{
+	struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
+	struct ps_address first = elements_of(table, block)[0], expected;
+
+	for (uint32_t i = 0; i < PS_BLOCK; i++) {
+		expected = ps_address_in(&first, i);
+		if (!first.bits ||
+		    memcmp(&elements_of(table, block)[i], &expected, sizeof(expected)) != 0)
+			return;
+	}
+	if (block->row == table->n_address_blocks - 1)
+		table->n_address_blocks--;
+	*block = first;
 }
 
 /* Moves all /112s of an index to a wider one; false: not all are within reach there. */
@@ -316,20 +354,21 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 	unsigned flags = (address->drop ? PS_ADDRESS_DROP : 0) |
 			 (address->silent ? PS_ADDRESS_SILENT : 0) |
 			 (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
-	struct ps_address *element;
+	uint32_t ip4 = ps_be32(address->ip4_be);
+	struct ps_address *element, found;
 	size_t row = table->n_owners, n_slices;
 	int r;
 
 	if (!shift_is_valid(address->shift) || address->site >= PS_SITES_MAX)
 		return -EINVAL;
-	if (address->ip6 ? ps_table_find6(table, address->ip6)
-			 : ps_table_find(table, address->ip4_be))
+	if (address->ip6 ? ps_table_find6(table, address->ip6) != NULL
+			 : ps_table_find(table, address->ip4_be, &found))
 		return -EEXIST;
 	n_slices = ps_slice_count(address->shift);
 	r = make_group(table, address->site);
 	if (r >= 0)
 		r = address->ip6 ? make_element6(table, address->ip6, &element)
-				 : make_element4(table, address->ip4_be, &element);
+				 : make_element4(table, ip4, &element);
 	if (r >= 0)
 		r = grow(&table->owners, &table->n_owners,
 			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
@@ -341,6 +380,8 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 		.site = (__u8)address->site,
 		.bits = (__u8)(address->shift | flags << 5),
 	};
+	if (!address->ip6 && (ip4 & 255) == 255)
+		merge_block(table, ip4);
 	return 0;
 }
 
@@ -382,7 +423,10 @@ static int set_owner(struct ps_table *table, const struct ps_address *address, u
 
 int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
 {
-	return set_owner(table, ps_table_find(table, ip4_be), slice, host);
+	struct ps_address address;
+
+	return set_owner(table, ps_table_find(table, ip4_be, &address) ? &address : NULL, slice,
+			 host);
 }
 
 int ps_table_set_owner6(struct ps_table *table, const __be32 *ip6, unsigned slice, unsigned host)

@@ -21,9 +21,9 @@ struct ps_table_self {
 /* All arrays have element 0 reserved as "none" where abi.h says so; n_ counts elements. */
 struct ps_table {
 	struct ps_dispatch_config config;
-	__u64 index[65536];       /* by dst >> 16: block number, 0: none */
-	struct ps_index6 *index6; /* 1 << config.index6_bits, if that is not 0 */
-	__u32 *blocks;            /* n_blocks * 256: number of an address block, 0: none */
+	__u32 index[65536];        /* by dst >> 16: block number, 0: none */
+	struct ps_index6 *index6;  /* 1 << config.index6_bits, if that is not 0 */
+	struct ps_address *blocks; /* n_blocks * 256, one for each /24 or /120; bits 0: none */
 	size_t n_blocks;
 	struct ps_address *addresses; /* n_address_blocks * 256; bits 0: not shared */
 	size_t n_address_blocks;
@@ -70,8 +70,9 @@ int ps_table_set_owner6(struct ps_table *table, const __be32 *ip6, unsigned slic
 int ps_table_add_service6(struct ps_table *table, const __be32 *ip6, uint16_t port,
 			  uint8_t protocol);
 
+/* True when the address is shared. */
+bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret);
 /* The element for the address, or NULL: not shared. */
-const struct ps_address *ps_table_find(const struct ps_table *table, uint32_t ip4_be);
 const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6);
 /* True for the underlay of a host: encapsulated packets are believed from these only. */
 bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be);

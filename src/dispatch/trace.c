@@ -111,9 +111,9 @@ static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 	return &frame->table->config;
 }
 
-static const struct ps_address *ps_look_address(struct ps_frame *frame, __be32 ip4_be)
+static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
 {
-	return ps_table_find(frame->table, ip4_be);
+	return ps_table_find(frame->table, ip4_be, ret);
 }
 
 static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)

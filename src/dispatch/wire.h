@@ -20,7 +20,7 @@
 #define PS_INLINE static inline __attribute__((always_inline))
 
 /* Off the hot path: a function of its own keeps the hot one small. */
-#define PS_COLD static __attribute__((noinline))
+#define PS_COLD static __attribute__((noinline, unused))
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ps_be16(x) ((__u16)__builtin_bswap16(x))

@@ -30,12 +30,12 @@ static int add(struct ps_table *table, uint32_t ip4, unsigned site, unsigned shi
 /* The host that owns a slice, as decide.h finds it; -1: nobody. */
 static int owner(const struct ps_table *table, uint32_t ip4, unsigned slice)
 {
-	const struct ps_address *address = ps_table_find(table, htonl(ip4));
+	struct ps_address address;
 	unsigned slot;
 
-	assert_non_null(address);
-	slot = table->owners[address->row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES];
-	return slot == PS_OWNER_NONE ? -1 : table->groups[address->group].host[slot];
+	assert_true(ps_table_find(table, htonl(ip4), &address));
+	slot = table->owners[address.row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES];
+	return slot == PS_OWNER_NONE ? -1 : table->groups[address.group].host[slot];
 }
 
 struct model {
@@ -79,14 +79,14 @@ static void every_slice_belongs_to_whom_it_was_given_last(void **state)
 		m->owner[slice] = (short)host;
 	}
 	for (unsigned i = 0; i < N_ADDRESSES; i++) {
-		const struct ps_address *a = ps_table_find(table, htonl(model[i].ip4));
+		struct ps_address a;
 
-		assert_non_null(a);
-		assert_int_equal(a->site, model[i].site);
-		assert_int_equal(ps_address_shift(a), model[i].shift);
+		assert_true(ps_table_find(table, htonl(model[i].ip4), &a));
+		assert_int_equal(a.site, model[i].site);
+		assert_int_equal(ps_address_shift(&a), model[i].shift);
 		for (unsigned slice = 0; slice < ps_slice_count(model[i].shift); slice++)
 			assert_int_equal(owner(table, model[i].ip4, slice), model[i].owner[slice]);
-		assert_null(ps_table_find(table, htonl(model[i].ip4 + 1)));
+		assert_false(ps_table_find(table, htonl(model[i].ip4 + 1), &a));
 	}
 }
 
@@ -125,13 +125,38 @@ static void the_255th_owner_of_a_site_does_not_fit(void **state)
 	assert_int_equal(ps_table_set_owner(table, htonl(ip4 + 1), 300, 999), 0);
 }
 
-static void addresses_of_a_24_share_a_block(void **state)
+static void a_24_whose_addresses_are_alike_takes_no_elements_of_its_own(void **state)
+{
+	static const unsigned shifts[] = {7, 10, 11, 14, PS_SHIFT_WHOLE};
+	ps_auto(ps_table_free) struct ps_table *table = NULL;
+	uint32_t ip4 = 0xc6336400;
+
+	(void)state;
+	for (unsigned k = 0; k < PS_N_ELEMENTS(shifts); k++) {
+		unsigned last = ps_slice_count(shifts[k]) - 1;
+
+		ps_table_free(&table);
+		table = new_table();
+		for (uint32_t i = 0; i < 256; i++) {
+			assert_int_equal(add(table, ip4 + i, 3, shifts[k]), 0);
+			assert_int_equal(table->n_address_blocks, i == 255 ? 1 : 2);
+		}
+		for (uint32_t i = 0; i < 256; i++)
+			assert_int_equal(ps_table_set_owner(table, htonl(ip4 + i), last, i % 200),
+					 0);
+		for (uint32_t i = 0; i < 256; i++)
+			assert_int_equal(owner(table, ip4 + i, last), (int)(i % 200));
+		assert_int_equal(add(table, ip4 + 9, 3, shifts[k]), -EEXIST);
+	}
+}
+
+static void a_24_keeps_its_elements_when_one_address_differs(void **state)
 {
 	ps_auto(ps_table_free) struct ps_table *table = new_table();
 
 	(void)state;
 	for (uint32_t i = 0; i < 256; i++)
-		assert_int_equal(add(table, 0xc6336400 + i, 3, 11), 0);
+		assert_int_equal(add(table, 0xc6336400 + i, i == 77 ? 4 : 3, 11), 0);
 	assert_int_equal(table->n_address_blocks, 2);
 	assert_int_equal(table->n_blocks, 2);
 	assert_int_equal(table->n_owners, 256);
@@ -230,7 +255,8 @@ int main(void)
 		cmocka_unit_test(every_slice_belongs_to_whom_it_was_given_last),
 		cmocka_unit_test(mistakes_are_refused_by_name),
 		cmocka_unit_test(the_255th_owner_of_a_site_does_not_fit),
-		cmocka_unit_test(addresses_of_a_24_share_a_block),
+		cmocka_unit_test(a_24_whose_addresses_are_alike_takes_no_elements_of_its_own),
+		cmocka_unit_test(a_24_keeps_its_elements_when_one_address_differs),
 		cmocka_unit_test(every_ipv6_address_is_found_and_its_neighbours_are_not),
 		cmocka_unit_test(ipv6_addresses_of_a_112_share_its_blocks),
 		cmocka_unit_test(peers_know_who_is_this_host_and_this_site),

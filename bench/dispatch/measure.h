@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* Rows of programs and packets, timed in turn. */
+#ifndef PS_BENCH_MEASURE_H
+#define PS_BENCH_MEASURE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "world.h"
+
+/* One line of the table. */
+struct row {
+	const char *name;
+	const struct world *world;
+	const struct bpf_program *program;
+	struct ps_bench_job job;
+	int reason;             /* counter that must grow by one a packet, -1: none */
+	double *batch_ns;       /* a packet's share, n_batches of them; owned */
+	size_t n_batches, room; /* room: batches for which there is memory */
+	double min_ns, median_ns;
+};
+
+/* The head of the frame is that of an IPv4 TCP packet with these ranges. */
+struct ps_bench_job job_v4(uint32_t dst_first, uint32_t dst_count, uint32_t dport_first,
+			   uint32_t dport_count, uint32_t action);
+/* Runs each row once a round, `rounds` times; sorts and sets min_ns and median_ns.  -EBADMSG: a
+ * packet got another verdict than expected, which is told on stderr. */
+int measure(struct row *rows, size_t n_rows, unsigned rounds, const char *pin_dir);
+void row_clear(struct row *row);
+/* 0: what leaves the dispatcher and the floor is equal byte for byte; -EBADMSG: not. */
+int compare_with_floor(const struct world *world, const struct ps_bench_job *job);
+/* The frame that the job starts from, PS_BENCH_FRAME_LEN bytes. */
+void job_frame(const struct ps_bench_job *job, unsigned char *ret);
+double median_of(double *values, size_t n);
+
+#endif
