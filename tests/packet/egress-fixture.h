@@ -11,7 +11,7 @@
 #include "cm.h"
 #include "egress-lab.h"
 
-enum { PORT = 7000, MARK = 77, DEADLINE_MS = 5000, SERVICE_PORT = 25565 };
+enum { PORT = 7000, MARK = 77, DEADLINE_MS = 20000, SERVICE_PORT = 25565 };
 
 /* What a generation shall know; changed by tests before start(). */
 struct fixture_plan {
