@@ -4,7 +4,8 @@
 #define PS_BASE_SAY_H
 
 /* Sets *ret_text to the formatted text, owned by the caller, or to NULL when memory is short; what
- * it pointed to before is not freed.  Returns `error`, so that callers can return it at once. */
+ * it pointed to before is not freed.  ret_text NULL: nobody wants to know.  Returns `error`, so that
+ * callers can return it at once. */
 int ps_say(char **ret_text, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 

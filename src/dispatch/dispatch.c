@@ -43,6 +43,7 @@
 #include <linux/if_link.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "dispatch/load.h"
 #include "dispatch/steer.h"
 
@@ -112,17 +113,17 @@ static int refuse_foreign(unsigned ifindex, const char *ifname, char **ret_messa
 	__u32 id = query.prog_id;
 
 	if (r < 0)
-		return ps_complain(ret_message, r, "asking for XDP programs on %s: %s", ifname,
-				   strerror(-r));
+		return ps_say(ret_message, r, "asking for XDP programs on %s: %s", ifname,
+			      strerror(-r));
 	if (!id) /* in several modes at once the kernel gives only the ids of each */
 		id = query.drv_prog_id ? query.drv_prog_id : query.skb_prog_id;
 	if (!id)
 		return 0;
 	name_of(id, name);
-	return ps_complain(ret_message, -EBUSY,
-			   "XDP program %s(id %u) is already attached to %s: detach it first, "
-			   "e.g. ip link set dev %s xdp off",
-			   name, id, ifname, ifname);
+	return ps_say(ret_message, -EBUSY,
+		      "XDP program %s(id %u) is already attached to %s: detach it first, "
+		      "e.g. ip link set dev %s xdp off",
+		      name, id, ifname, ifname);
 }
 
 /* Is the pinned link ours, on this very interface? */
@@ -144,7 +145,7 @@ int ps_dispatch_may_attach(const char *pin_dir, const char *ifname, char **ret_m
 	if (!path)
 		return -ENOMEM;
 	if (!ifindex)
-		return ps_complain(ret_message, -ENODEV, "no interface %s on this host", ifname);
+		return ps_say(ret_message, -ENODEV, "no interface %s on this host", ifname);
 	return is_ours(path, ifindex) ? 0 : refuse_foreign(ifindex, ifname, ret_message);
 }
 
@@ -182,11 +183,11 @@ static int attach_anew(int prog_fd, unsigned ifindex, const char *ifname, const 
 		return r;
 	link_fd = create_link(prog_fd, ifindex);
 	if (link_fd < 0)
-		return ps_complain(ret_message, link_fd, "cannot attach the dispatcher to %s: %s",
-				   ifname, strerror(-link_fd));
+		return ps_say(ret_message, link_fd, "cannot attach the dispatcher to %s: %s",
+			      ifname, strerror(-link_fd));
 	r = bpf_obj_pin(link_fd, path);
 	if (r < 0)
-		return ps_complain(ret_message, r, "cannot pin %s: %s", path, strerror(-r));
+		return ps_say(ret_message, r, "cannot pin %s: %s", path, strerror(-r));
 	return 0;
 }
 
@@ -202,11 +203,11 @@ int ps_dispatch_attach(struct ps_dispatch *dispatch, const char *ifname, enum ps
 	if (!path)
 		return -ENOMEM;
 	if (!ifindex)
-		return ps_complain(ret_message, -ENODEV, "no interface %s on this host", ifname);
+		return ps_say(ret_message, -ENODEV, "no interface %s on this host", ifname);
 	r = replace(prog_fd, ifindex, path);
 	if (r < 0)
-		return ps_complain(ret_message, r, "cannot replace the dispatcher on %s (%s): %s",
-				   ifname, path, strerror(-r));
+		return ps_say(ret_message, r, "cannot replace the dispatcher on %s (%s): %s",
+			      ifname, path, strerror(-r));
 	if (r == 0) {
 		r = attach_anew(prog_fd, ifindex, ifname, path, ret_message);
 		if (r < 0)

@@ -2,7 +2,6 @@
 #include "dispatch/load.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,6 +9,7 @@
 #include <bpf/bpf.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "egress/abi.h"
 
 enum {
@@ -22,21 +22,6 @@ char *ps_pin_path(const char *pin_dir, const char *prefix, const char *name)
 	char *path = NULL;
 
 	return asprintf(&path, "%s/%s%s", pin_dir, prefix, name) < 0 ? NULL : path;
-}
-
-int ps_complain(char **ret_message, int error, const char *format, ...)
-{
-	char *message = NULL;
-	va_list args;
-
-	if (!ret_message)
-		return error;
-	va_start(args, format);
-	if (vasprintf(&message, format, args) < 0)
-		message = NULL;
-	va_end(args);
-	*ret_message = message;
-	return error;
 }
 
 /* An array map seen through user space's own page tables. */
@@ -185,14 +170,14 @@ static int use_claims(const struct ps_dispatch_bpf *skel, int fd, char **ret_mes
 		return 0;
 	r = bpf_obj_get_info_by_fd(fd, &info, &len);
 	if (r < 0)
-		return ps_complain(ret_message, r, "map of ports in use: %s", strerror(-r));
+		return ps_say(ret_message, r, "map of ports in use: %s", strerror(-r));
 	if (info.key_size != sizeof(struct ps_claim_key) ||
 	    info.value_size != sizeof(struct ps_claim))
-		return ps_complain(ret_message, -EINVAL,
-				   "map of ports in use has keys of %u and values of %u bytes, not "
-				   "%zu and %zu: another version of portslice made it",
-				   info.key_size, info.value_size, sizeof(struct ps_claim_key),
-				   sizeof(struct ps_claim));
+		return ps_say(ret_message, -EINVAL,
+			      "map of ports in use has keys of %u and values of %u bytes, not "
+			      "%zu and %zu: another version of portslice made it",
+			      info.key_size, info.value_size, sizeof(struct ps_claim_key),
+			      sizeof(struct ps_claim));
 	return bpf_map__reuse_fd(skel->maps.claims, fd);
 }
 
@@ -224,19 +209,19 @@ static int complain_load(char **ret_message, int error, const char *log)
 	size_t len = strlen(log), skip = len > PS_LOG_TAIL ? len - PS_LOG_TAIL : 0;
 
 	if (error == -EPERM)
-		return ps_complain(ret_message, error,
-				   "kernel refused the dispatcher: CAP_BPF, CAP_NET_ADMIN and "
-				   "CAP_PERFMON are needed (or root)");
+		return ps_say(ret_message, error,
+			      "kernel refused the dispatcher: CAP_BPF, CAP_NET_ADMIN and "
+			      "CAP_PERFMON are needed (or root)");
 	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
-		return ps_complain(ret_message, error,
-				   "kernel refused the dispatcher (%s), and it has no BTF "
-				   "(/sys/kernel/btf/vmlinux): CONFIG_DEBUG_INFO_BTF is needed",
-				   strerror(-error));
+		return ps_say(ret_message, error,
+			      "kernel refused the dispatcher (%s), and it has no BTF "
+			      "(/sys/kernel/btf/vmlinux): CONFIG_DEBUG_INFO_BTF is needed",
+			      strerror(-error));
 	if (!len)
-		return ps_complain(ret_message, error, "kernel refused the dispatcher: %s",
-				   strerror(-error));
-	return ps_complain(ret_message, error, "kernel's verifier refused the dispatcher (%s):\n%s",
-			   strerror(-error), log + skip);
+		return ps_say(ret_message, error, "kernel refused the dispatcher: %s",
+			      strerror(-error));
+	return ps_say(ret_message, error, "kernel's verifier refused the dispatcher (%s):\n%s",
+		      strerror(-error), log + skip);
 }
 
 /* Loads the opened program; libbpf's own talk is kept off the terminal. */
@@ -271,13 +256,13 @@ static int load(struct ps_dispatch *d, const struct ps_table *table,
 		return r;
 	r = use_counters(d->skel, counters);
 	if (r < 0)
-		return ps_complain(ret_message, r, "%s: %s", counters, strerror(-r));
+		return ps_say(ret_message, r, "%s: %s", counters, strerror(-r));
 	r = load_quietly(d->skel);
 	if (r < 0)
 		return complain_load(ret_message, r, log);
 	r = pin_counters(d->skel, counters);
 	if (r < 0)
-		return ps_complain(ret_message, r, "cannot pin %s: %s", counters, strerror(-r));
+		return ps_say(ret_message, r, "cannot pin %s: %s", counters, strerror(-r));
 	return fill_all(d->skel, table);
 }
 

@@ -18,10 +18,6 @@ struct ps_dispatch {
 
 /* PIN_DIR/PREFIXname; NULL without memory. */
 char *ps_pin_path(const char *pin_dir, const char *prefix, const char *name);
-/* Formats *ret_message unless that is NULL, and returns error. */
-int ps_complain(char **ret_message, int error, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
 #define PS_PIN_UPLINK "uplink-"
 #define PS_PIN_COUNTERS "dispatch-counters"
 
