@@ -100,8 +100,7 @@ PS_STAGE(ps_ping)
  * §3.2.2).  A link below 1,280 bytes is no IPv6 link. */
 PS_STAGE(ps_too_big)
 {
-	const struct ps_peer *peer = ps_look_peer(frame, v->to);
-	__u32 mtu = peer->mtu - ps_overhead(peer), reason;
+	__u32 mtu = ps_room_to(frame, v->to), reason;
 
 	if (v->may_split || v->flow.is_icmp == PS_IS_ERROR || !ps_has_sender(frame, v))
 		return PS_REASON_DROP_TOO_BIG;

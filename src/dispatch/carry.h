@@ -14,11 +14,13 @@ struct ps_envelope {
 };
 
 /* What stands before the packet is replaced by the hop's Ethernet header and the outer headers.  A
- * packet that came encapsulated without options and tags does not move.  XDP_DROP: no room. */
+ * packet that came encapsulated without options and tags does not move.  XDP_DROP: no room;
+ * XDP_ABORTED: the next hop was lost meanwhile. */
 PS_INLINE int ps_encapsulate4(struct ps_frame *frame, const struct ps_peer *peer,
-			      const struct ps_hop *hop, const struct ps_envelope *e)
+			      const struct ps_envelope *e)
 {
 	int delta = (int)e->ip_off - ETH_HLEN - PS_OVERHEAD_V4;
+	struct ps_hop hop;
 	__u8 *data;
 
 	if (delta && ps_frame_move(frame, delta))
@@ -26,17 +28,21 @@ PS_INLINE int ps_encapsulate4(struct ps_frame *frame, const struct ps_peer *peer
 	data = ps_frame_data(frame);
 	if ((void *)(data + ETH_HLEN + PS_OVERHEAD_V4) > ps_frame_end(frame))
 		return XDP_DROP;
-	ps_write_ether(data, hop, ETH_P_IP);
+	ps_hop_read(&peer->hop, &hop);
+	if (!hop.ifindex)
+		return XDP_ABORTED;
+	ps_write_ether(data, &hop, ETH_P_IP);
 	ps_write_outer(data + ETH_HLEN, peer, e->ip_len, e->from, e->to);
-	return ps_frame_leave(frame, hop->ifindex);
+	return ps_frame_leave(frame, hop.ifindex);
 }
 
 /* The same to an IPv6 address. */
-PS_INLINE int ps_encapsulate6(struct ps_frame *frame, const struct ps_peer6 *peer,
-			      const struct ps_hop *hop, const struct ps_envelope *e)
+PS_INLINE int ps_encapsulate6(struct ps_frame *frame, const struct ps_peer *peer,
+			      const struct ps_peer6 *peer6, const struct ps_envelope *e)
 {
 	int delta = (int)e->ip_off - ETH_HLEN - PS_OVERHEAD_V6;
 	struct ps_ends ends;
+	struct ps_hop hop;
 	__u8 *data;
 
 	if (delta && ps_frame_move(frame, delta))
@@ -45,10 +51,19 @@ PS_INLINE int ps_encapsulate6(struct ps_frame *frame, const struct ps_peer6 *pee
 	if ((void *)(data + ETH_HLEN + PS_OVERHEAD_V6) > ps_frame_end(frame))
 		return XDP_DROP;
 	__builtin_memcpy(ends.ours, ps_look_config(frame)->underlay6, sizeof(ends.ours));
-	__builtin_memcpy(ends.peer, peer->dst, sizeof(ends.peer));
-	ps_write_ether(data, hop, ETH_P_IPV6);
+	__builtin_memcpy(ends.peer, peer6->dst, sizeof(ends.peer));
+	ps_hop_read(&peer->hop, &hop);
+	if (!hop.ifindex)
+		return XDP_ABORTED;
+	ps_write_ether(data, &hop, ETH_P_IPV6);
 	ps_write_outer6(data + ETH_HLEN, &ends, e->ip_len, e->from, e->to);
-	return ps_frame_leave(frame, hop->ifindex);
+	return ps_frame_leave(frame, hop.ifindex);
+}
+
+/* Why a frame could not be changed as it should. */
+PS_INLINE __u32 ps_reason_lost(int action)
+{
+	return action == XDP_DROP ? PS_REASON_DROP_ROOM : PS_REASON_DROP_NO_HOP;
 }
 
 PS_STAGE(ps_encapsulate)
@@ -57,8 +72,8 @@ PS_STAGE(ps_encapsulate)
 	const struct ps_peer *peer = ps_look_peer(frame, v->to);
 
 	return (__u32)(peer->kind == PS_PEER_V6
-			       ? ps_encapsulate6(frame, ps_look_peer6(frame, v->to), &v->hop, &e)
-			       : ps_encapsulate4(frame, peer, &v->hop, &e));
+			       ? ps_encapsulate6(frame, peer, ps_look_peer6(frame, v->to), &e)
+			       : ps_encapsulate4(frame, peer, &e));
 }
 
 PS_INLINE __u32 ps_leave_answer(struct ps_frame *frame, const struct ps_verdict *v)
@@ -169,9 +184,9 @@ PS_INLINE int ps_carry_out(struct ps_frame *frame, struct ps_verdict *v)
 {
 	int action = ps_act(frame, v);
 
-	if (action == XDP_DROP)
-		v->reason = PS_REASON_DROP_ROOM;
-	return action < 0 ? XDP_DROP : action;
+	if (action <= XDP_DROP && action >= 0)
+		v->reason = ps_reason_lost(action);
+	return action <= XDP_DROP ? XDP_DROP : action;
 }
 
 #endif

@@ -316,25 +316,29 @@ PS_INLINE void count(__u32 reason)
 		++*counter;
 }
 
-PS_INLINE int ps_observe(struct xdp_md *xdp)
+/* A function of its own, so that the verdict is not on the stack of the express lane. */
+__attribute__((noinline)) int ps_dispatch_by_stages(struct xdp_md *xdp)
 {
 	struct ps_verdict verdict;
+	int action = XDP_PASS;
 
 	ps_decide(xdp, &verdict);
+	if (!observe)
+		action = ps_carry_out(xdp, &verdict);
 	count(verdict.reason);
-	return XDP_PASS;
+	return action;
 }
 
 SEC("xdp")
 int ps_dispatch(struct xdp_md *xdp)
 {
-	struct ps_outcome outcome = {.reason = PS_UNDECIDED};
+	struct ps_outcome outcome;
 
 	if (observe)
-		return ps_observe(xdp);
+		return ps_dispatch_by_stages(xdp);
 	outcome = ps_express(xdp);
 	if (outcome.reason == PS_UNDECIDED)
-		outcome = ps_decide_and_carry(xdp);
+		return ps_dispatch_by_stages(xdp);
 	count(outcome.reason);
 	return outcome.action;
 }

@@ -336,16 +336,17 @@ int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns)
 int ps_dispatch_set_mtu(struct ps_dispatch *dispatch, const struct ps_ip *dst, unsigned mtu)
 {
 	unsigned least = ps_ip_is_v4(dst) ? PS_MTU_MIN : PS_MTU_MIN_V6, n_set = 0;
-	struct ps_peer6 *addresses = dispatch->skel->bss->peers6;
+	struct ps_peer6 *peers6 = dispatch->skel->bss->peers6;
 	struct ps_peer *peers = dispatch->skel->bss->peers;
 
 	if (mtu && (mtu < least || mtu > dispatch->mtu))
 		return -ERANGE;
 	for (size_t i = 0; i < dispatch->n_peers; i++) {
 		if (!peers[i].is_used || peers[i].kind == PS_PEER_SELF ||
-		    memcmp(addresses[i].dst, dst->bytes, sizeof(dst->bytes)) != 0)
+		    memcmp(peers6[i].dst, dst->bytes, sizeof(dst->bytes)) != 0)
 			continue;
-		__atomic_store_n(&peers[i].mtu, (__u16)(mtu ? mtu : dispatch->mtu),
+		__atomic_store_n(peers[i].kind == PS_PEER_V6 ? &peers6[i].room : &peers[i].room,
+				 ps_peer_room(peers[i].kind, mtu ? mtu : dispatch->mtu),
 				 __ATOMIC_RELAXED);
 		n_set++;
 	}

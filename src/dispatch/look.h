@@ -69,7 +69,7 @@ struct ps_verdict {
 	__u16 quote_len;  /* of an ICMP error to make */
 	__u16 answer_mtu; /* that it tells; 0: none */
 	struct ps_address address;
-	struct ps_hop hop; /* to leave by */
+	struct ps_hop hop; /* for an answer to leave by */
 	struct ps_flow flow;
 	struct ps_ends ends;
 	struct ps_reset reset;
@@ -121,6 +121,14 @@ static __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_k
 			      __u64 now_ns);
 static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 peer,
 			     __u64 now_ns);
+
+/* Longest packet that can go to the peer, bytes. */
+PS_INLINE __u32 ps_room_to(struct ps_frame *frame, __u32 to)
+{
+	const struct ps_peer *peer = ps_look_peer(frame, to);
+
+	return peer->kind == PS_PEER_V6 ? ps_look_peer6(frame, to)->room : peer->room;
+}
 
 /* The packet to a shared address; nothing of it is known to be within the frame. */
 PS_INLINE const void *ps_packet_of(struct ps_frame *frame, const struct ps_verdict *v)

@@ -137,16 +137,26 @@ static void words_of(const struct ps_ip *ip, __be32 ret[4])
 	memcpy(ret, ip->bytes, sizeof(ip->bytes));
 }
 
+__u16 ps_peer_room(unsigned kind, unsigned mtu)
+{
+	unsigned overhead = kind == PS_PEER_V6 ? PS_OVERHEAD_V6 : PS_OVERHEAD_V4;
+
+	return (__u16)(kind == PS_PEER_SELF || mtu < overhead ? 0 : mtu - overhead);
+}
+
 /* Everything of a peer but its next hop. */
 static void set_peer(struct ps_table *table, size_t at, const struct ps_ip *ip, bool is_self)
 {
 	struct ps_peer *peer = &table->peers[at];
 	uint32_t src_be = table->config.underlay;
 
-	peer->mtu = (__u16)table->self.mtu;
 	peer->is_used = 1;
 	peer->kind = is_self ? PS_PEER_SELF : ps_ip_is_v4(ip) ? PS_PEER_V4 : PS_PEER_V6;
 	words_of(ip, table->peers6[at].dst);
+	if (peer->kind == PS_PEER_V4)
+		peer->room = ps_peer_room(peer->kind, table->self.mtu);
+	else
+		table->peers6[at].room = ps_peer_room(peer->kind, table->self.mtu);
 	if (!ps_ip_is_v4(ip)) {
 		peer->dst = ps_digest6(table->peers6[at].dst);
 		return;
@@ -397,6 +407,12 @@ static int make_group(struct ps_table *table)
 	return r;
 }
 
+/* log2 of the elements of a row: 65,536 >> shift slices, PS_ROW_SLICES in one. */
+static unsigned row_bits_of(unsigned shift)
+{
+	return shift < 11 ? 11 - shift : 0;
+}
+
 static bool shift_is_valid(unsigned shift)
 {
 	return shift == PS_SHIFT_WHOLE || (shift >= PS_SHIFT_MIN && shift <= PS_SHIFT_MAX);
@@ -410,7 +426,7 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 	bool is_v4 = ps_ip_is_v4(&address->ip), is_here = address->site == table->self.site;
 	uint32_t ip4 = ps_be32(ps_ip_v4_be(&address->ip));
 	struct ps_address *element, found;
-	size_t row = table->n_owners, n_slices;
+	size_t row = table->n_owners;
 	__be32 ip6[4];
 	int r;
 
@@ -419,19 +435,19 @@ int ps_table_add_address(struct ps_table *table, const struct ps_table_address *
 		return -EINVAL;
 	if (find(table, &address->ip, &found))
 		return -EEXIST;
-	n_slices = ps_slice_count(address->shift);
 	r = is_here ? make_group(table) : 0;
 	if (r >= 0)
 		r = is_v4 ? make_element4(table, ip4, &element)
 			  : make_element6(table, ip6, &element);
 	if (r >= 0)
-		r = grow(&table->owners, &table->n_owners,
-			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
+		r = grow(&table->owners, &table->n_owners, (size_t)1 << row_bits_of(address->shift),
+			 sizeof(*table->owners));
 	if (r < 0)
 		return r;
 	*element = (struct ps_address){
 		.row = (__u32)row,
-		.group = is_here ? table->group : 0,
+		.group = (__u8)(is_here ? table->group : 0),
+		.row_bits = (__u8)row_bits_of(address->shift),
 		.site = (__u8)address->site,
 		.bits = (__u8)(address->shift | flags << 5),
 	};

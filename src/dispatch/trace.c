@@ -198,6 +198,16 @@ static enum ps_trace_action action_of(int xdp_action)
 	}
 }
 
+static struct ps_outcome by_stages(struct ps_frame *frame)
+{
+	struct ps_verdict v;
+	int action;
+
+	ps_decide(frame, &v);
+	action = ps_carry_out(frame, &v);
+	return (struct ps_outcome){v.reason, v.site, v.host, action};
+}
+
 int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 		    const struct ps_trace_options *options, struct ps_trace_result *ret)
 {
@@ -220,7 +230,7 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 	if (!options->no_express)
 		outcome = ps_express(&work);
 	if (outcome.reason == PS_UNDECIDED)
-		outcome = ps_decide_and_carry(&work);
+		outcome = by_stages(&work);
 	*ret = (struct ps_trace_result){
 		.reason = outcome.reason,
 		.action = action_of(outcome.action),

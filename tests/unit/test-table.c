@@ -285,7 +285,7 @@ static void peers_know_who_is_this_host_and_this_site(void **state)
 	assert_int_equal(group[1].host, 9);
 	assert_int_equal(group[1].src, htonl(0xc0000206));
 	assert_int_equal(group[1].dst, htonl(0xc000020a));
-	assert_int_equal(group[1].mtu, 1500);
+	assert_int_equal(group[1].room, 1472);
 	assert_int_equal(group[2].kind, PS_PEER_SELF);
 	assert_int_equal(group[3].is_used, 0);
 	assert_int_equal(table->peers[SITE].kind, PS_PEER_SELF);
