@@ -147,10 +147,10 @@ PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame
 	return &config;
 }
 
-PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
+/* The address with these last 16 bits, within a /16 or /112. */
+PS_INLINE int find_in(__u32 number, __u32 low, struct ps_address *ret)
 {
-	__u32 ip4 = ps_be32(ip4_be), number = index16[ip4 >> 16],
-	      key = number << 8 | (ip4 >> 8 & 255);
+	__u32 key = number << 8 | (low >> 8 & 255);
 	const struct ps_address *block, *address;
 
 	if (!number)
@@ -159,15 +159,22 @@ PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_a
 	if (!block || !block->bits)
 		return 0;
 	if (block->bits != PS_BLOCK_MIXED) {
-		*ret = ps_address_in(block, ip4);
+		*ret = ps_address_in(block, low);
 		return 1;
 	}
-	key = block->row << 8 | (ip4 & 255);
+	key = block->row << 8 | (low & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
 	if (!address || !address->bits)
 		return 0;
 	*ret = *address;
 	return 1;
+}
+
+PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
+{
+	__u32 ip4 = ps_be32(ip4_be);
+
+	return find_in(index16[ip4 >> 16], ip4, ret);
 }
 
 /* The block of the address's /112, 0: none. */
@@ -189,20 +196,9 @@ PS_INLINE __u32 block6_of(const __be32 *ip6)
 	return 0;
 }
 
-PS_INLINE const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+PS_INLINE int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret)
 {
-	__u32 low = ps_be32(ip6[3]), key = block6_of(ip6);
-	const struct ps_address *block, *address;
-
-	if (!key)
-		return NULL;
-	key = key << 8 | (low >> 8 & 255);
-	block = bpf_map_lookup_elem(&blocks, &key);
-	if (!block || !block->bits)
-		return NULL;
-	key = block->row << 8 | (low & 255);
-	address = bpf_map_lookup_elem(&addresses, &key);
-	return address && address->bits ? address : NULL;
+	return find_in(block6_of(ip6), ps_be32(ip6[3]), ret);
 }
 
 PS_INLINE __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice)

@@ -96,7 +96,7 @@ static void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint
 static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame);
 /* 1: the address is shared, and *ret is set. */
 static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret);
-static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6);
+static int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret);
 /* PS_OWNER_NONE, or the byte that says who owns the slice. */
 static __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice);
 /* Elements i modulo PS_PEERS_MAX. */

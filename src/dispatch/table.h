@@ -73,9 +73,7 @@ void ps_table_set_edge_hop(struct ps_table *table, unsigned site, const struct p
 __u16 ps_peer_room(unsigned kind, unsigned mtu);
 
 /* True when the address is shared. */
-bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret);
-/* The element for the IPv6 address, or NULL: not shared. */
-const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6);
+bool ps_table_find(const struct ps_table *table, const struct ps_ip *ip, struct ps_address *ret);
 /* True for the underlay of a host: encapsulated packets are believed from these only. */
 bool ps_table_is_source(const struct ps_table *table, const struct ps_ip *ip);
 

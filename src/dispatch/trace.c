@@ -113,12 +113,17 @@ static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 
 static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
 {
-	return ps_table_find(frame->table, ip4_be, ret);
+	struct ps_ip ip = ps_ip_from_v4(ip4_be);
+
+	return ps_table_find(frame->table, &ip, ret);
 }
 
-static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+static int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret)
 {
-	return ps_table_find6(frame->table, ip6);
+	struct ps_ip ip;
+
+	memcpy(ip.bytes, ip6, sizeof(ip.bytes));
+	return ps_table_find(frame->table, &ip, ret);
 }
 
 static __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice)
