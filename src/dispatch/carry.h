@@ -10,21 +10,45 @@
 
 /* What stands before the packet is replaced by the hop's Ethernet header and, for a peer, the
  * outer headers.  A packet that came encapsulated without options and tags does not move. */
-PS_INLINE int ps_encapsulate(struct ps_frame *frame, struct ps_verdict *v)
+PS_INLINE int ps_wrap(struct ps_frame *frame, struct ps_verdict *v)
 {
 	int delta = (int)v->ip_off - PS_OUTER_LEN;
 	__u8 *data;
 
 	if (!v->peer || (delta && ps_frame_move(frame, delta))) /* the verifier asks about peer */
-		goto no_room;
+		return -1;
 	data = ps_frame_data(frame);
 	if ((void *)(data + PS_OUTER_LEN) > ps_frame_end(frame))
-		goto no_room;
+		return -1;
 	ps_write_ether(data, &v->hop);
 	ps_write_outer(data + ETH_HLEN, v->peer, v->ip_len, ps_flow_port(&v->flow), v->goes);
-	return ps_frame_leave(frame, v->hop.ifindex);
-no_room:
+	return 0;
+}
+
+PS_INLINE int ps_encapsulate(struct ps_frame *frame, struct ps_verdict *v)
+{
+	if (!ps_wrap(frame, v))
+		return ps_frame_leave(frame, v->hop.ifindex);
 	v->reason = PS_REASON_DROP_ROOM;
+	return XDP_DROP;
+}
+
+/* Encapsulated whole, with a note for the tc program that makes two of it. */
+PS_COLD int ps_carry_split(struct ps_frame *frame, struct ps_verdict *v)
+{
+	struct ps_split_note note = {PS_SPLIT_MAGIC, v->hop.ifindex,
+				     PS_OUTER_LEN + sizeof(struct iphdr), 0};
+
+	if (ps_wrap(frame, v)) {
+		v->reason = PS_REASON_DROP_ROOM;
+		return XDP_DROP;
+	}
+	/* The peer's mtu may have changed since the decision. */
+	note.first_len = (__u16)ps_split_first(v->ip_len, v->peer->mtu - PS_OVERHEAD_V4);
+	if (note.first_len && !ps_frame_cut(frame, PS_OUTER_LEN + v->ip_len) &&
+	    !ps_frame_note(frame, &note))
+		return XDP_PASS;
+	v->reason = PS_REASON_DROP_TOO_BIG;
 	return XDP_DROP;
 }
 
@@ -98,6 +122,8 @@ PS_INLINE int ps_carry_out(struct ps_frame *frame, struct ps_verdict *v)
 	case PS_REASON_TO_SITE:
 	case PS_REASON_TO_GATHERER:
 		return ps_encapsulate(frame, v);
+	case PS_REASON_SPLIT:
+		return ps_carry_split(frame, v);
 	case PS_REASON_REJECT_TCP:
 	case PS_REASON_REJECT_ICMP:
 	case PS_REASON_TOO_BIG:

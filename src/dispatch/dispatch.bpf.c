@@ -109,6 +109,20 @@ PS_INLINE int ps_frame_cut(struct ps_frame *frame, __u32 len)
 	return excess > 0 && bpf_xdp_adjust_tail(xdp_of(frame), -excess) != 0;
 }
 
+/* Where the driver has no room for metadata it fails. */
+PS_INLINE int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note)
+{
+	struct ps_split_note *at;
+
+	if (bpf_xdp_adjust_meta(xdp_of(frame), -(int)sizeof(*at)))
+		return -1;
+	at = (void *)(long)xdp_of(frame)->data_meta;
+	if ((void *)(at + 1) > ps_frame_data(frame))
+		return -1;
+	*at = *note;
+	return 0;
+}
+
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	return ifindex == xdp_of(frame)->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
@@ -356,3 +370,5 @@ int ps_dispatch(struct xdp_md *xdp)
 	count(verdict.reason);
 	return action;
 }
+
+#include "dispatch/split.bpf.h" /* counts as the program above does */

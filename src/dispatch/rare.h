@@ -82,8 +82,8 @@ PS_COLD __u32 ps_decide_gather(struct ps_frame *frame, const struct iphdr *ip, c
 	reason = ps_decide_first(frame, ip, end, address, v);
 	if (reason == PS_UNDECIDED)
 		reason = ps_decide_gathered(frame, ip, v);
-	if (reason == PS_REASON_TO_HOST || reason == PS_REASON_DELIVER ||
-	    reason == PS_REASON_DELIVER_SERVICE)
+	if (reason == PS_REASON_TO_HOST || reason == PS_REASON_SPLIT ||
+	    reason == PS_REASON_DELIVER || reason == PS_REASON_DELIVER_SERVICE)
 		ps_note_fragment(frame, &key, (__u32)v->host, now_ns);
 	return reason;
 }

@@ -36,6 +36,17 @@ PS_INLINE __u32 ps_decide_too_big6(struct ps_frame *frame, const struct ps_ip6 *
 	return PS_REASON_TOO_BIG;
 }
 
+/* Two fragments, if they fit.  At another site they must be gathered. */
+PS_INLINE __u32 ps_decide_split(const struct iphdr *ip, const struct ps_dispatch_config *config,
+				struct ps_verdict *v)
+{
+	if (ip->ihl != 5 || !ps_split_first(v->ip_len, v->peer->mtu - PS_OVERHEAD_V4))
+		return PS_REASON_DROP_TOO_BIG;
+	if (v->site != config->site)
+		v->goes = PS_GUE_PORT - PS_GUE_STEPS_MAX;
+	return PS_REASON_SPLIT;
+}
+
 /* The packet in v is larger than v->peer takes.  Only what forbids fragments may draw an answer
  * (RFC 1191 §4), and never an ICMP error (RFC 1122 §3.2.2). */
 PS_COLD __u32 ps_decide_too_big(struct ps_frame *frame, const struct iphdr *ip,
@@ -46,8 +57,11 @@ PS_COLD __u32 ps_decide_too_big(struct ps_frame *frame, const struct iphdr *ip,
 
 	if (v->is_v6)
 		return ps_decide_too_big6(frame, (const void *)ip, end, v);
-	if (!config || !(ip->frag_off & ps_be16(PS_DONT_FRAGMENT)) ||
-	    v->flow.is_icmp == PS_IS_ERROR)
+	if (!config)
+		return PS_REASON_DROP_TOO_BIG;
+	if (!(ip->frag_off & ps_be16(PS_DONT_FRAGMENT)))
+		return ps_decide_split(ip, config, v);
+	if (v->flow.is_icmp == PS_IS_ERROR)
 		return PS_REASON_DROP_TOO_BIG;
 	if (!ps_may_answer(ip->saddr) || (!v->came && ps_is_multicast(data, end)))
 		return PS_REASON_DROP_TOO_BIG;
