@@ -37,7 +37,7 @@ PS_INLINE int ps_encapsulate(struct ps_frame *frame, struct ps_verdict *v)
 PS_COLD int ps_carry_split(struct ps_frame *frame, struct ps_verdict *v)
 {
 	struct ps_split_note note = {PS_SPLIT_MAGIC, v->hop.ifindex,
-				     PS_OUTER_LEN + sizeof(struct iphdr), 0};
+				     PS_OUTER_LEN + sizeof(struct iphdr), 0, 0, 0};
 
 	if (ps_wrap(frame, v)) {
 		v->reason = PS_REASON_DROP_ROOM;
@@ -45,6 +45,7 @@ PS_COLD int ps_carry_split(struct ps_frame *frame, struct ps_verdict *v)
 	}
 	/* The peer's mtu may have changed since the decision. */
 	note.first_len = (__u16)ps_split_first(v->ip_len, v->peer->mtu - PS_OVERHEAD_V4);
+	note.rest_len = (__u16)(v->ip_len - sizeof(struct iphdr) - note.first_len);
 	if (note.first_len && !ps_frame_cut(frame, PS_OUTER_LEN + v->ip_len) &&
 	    !ps_frame_note(frame, &note))
 		return XDP_PASS;

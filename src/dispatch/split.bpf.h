@@ -4,6 +4,9 @@
  * carried out.  A frame that arrives here whole is addressed to the next hop's MAC, so without this program the
  * stack drops it.
  *
+ * The program must not write to the frame directly: the kernel would first make a frame that a capture
+ * on the interface shares its own, without metadata (pskb_expand_head(), Linux 6.18).
+ *
  * Not split, but dropped and counted: several segments in one skb (generic mode), and a checksum
  * that the sender left to hardware (veth): it would be computed over each piece.
  */
@@ -64,7 +67,7 @@ PS_INLINE int put_piece(struct __sk_buff *skb, const struct ps_split_head *whole
 PS_INLINE int split(struct __sk_buff *skb, const struct ps_split_note *note)
 {
 	__u32 head_len = note->head_len & (PS_SPLIT_HEAD_MAX - 1), first_len = note->first_len;
-	__u32 rest_len = skb->len - head_len - first_len, zero = 0;
+	__u32 rest_len = note->rest_len, zero = 0;
 	struct ps_split_rest *rest = bpf_map_lookup_elem(&rests, &zero);
 	struct ps_split_head head;
 
@@ -85,12 +88,14 @@ PS_INLINE int split(struct __sk_buff *skb, const struct ps_split_note *note)
 SEC("tc")
 int ps_split(struct __sk_buff *skb)
 {
-	struct ps_split_note *at = (void *)(long)skb->data_meta, note;
+	const struct ps_split_note *at = (void *)(long)skb->data_meta;
+	struct ps_split_note note;
 
 	if ((void *)(at + 1) > (void *)(long)skb->data || at->magic != PS_SPLIT_MAGIC)
 		return TC_ACT_UNSPEC;
 	note = *at;
-	at->magic = 0; /* on a veth the next host would find it again */
+	if (note.head_len + note.first_len + note.rest_len != skb->len)
+		return TC_ACT_UNSPEC; /* on a veth, the next host may see the note of the piece */
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		goto failed;
 	if (split(skb, &note))

@@ -5,7 +5,7 @@
  * frame how to cut it, and passes it on; the tc program behind it (split.bpf.h) sends two fragments
  * (RFC 791 §3.2), each encapsulated as any other packet is.
  *
- *   note | Ethernet, outer headers | IPv4 header | first_len bytes | rest
+ *   note | Ethernet, outer headers | IPv4 header | first_len bytes | rest_len bytes
  *          <-------------- head_len ------------>
  */
 #ifndef PS_DISPATCH_STEER_SPLIT_H
@@ -24,10 +24,10 @@ enum {
 struct ps_split_note {
 	__u32 magic;
 	__u32 ifindex;  /* to leave by */
-	__u16 head_len; /* bytes */
-	__u16 first_len;
+	__u16 head_len, first_len, rest_len; /* bytes; together all of the frame */
+	__u16 pad;
 };
-_Static_assert(sizeof(struct ps_split_note) == 12, "metadata is made of words of 4 bytes");
+_Static_assert(sizeof(struct ps_split_note) == 16, "metadata is made of words of 4 bytes");
 
 /* Bytes of payload in the first of two pieces when `room` bytes are left inside the outer packet;
  * 0: one piece is enough, or two are not.  The header has no options: some would have to be copied

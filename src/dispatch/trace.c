@@ -223,7 +223,7 @@ static enum ps_trace_action action_of(int xdp_action)
 static int split_frame(struct ps_frame *work, struct ps_trace_result *result)
 {
 	size_t head_len = work->note.head_len, first_len = work->note.first_len;
-	size_t rest_len = result->len - head_len - first_len;
+	size_t rest_len = work->note.rest_len;
 	ps_auto_mem unsigned char *block = malloc(PS_ALIGN + head_len + rest_len);
 
 	if (!block)

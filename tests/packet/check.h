@@ -247,6 +247,7 @@ static inline void check_noted(const struct row *row, const unsigned char *in, s
 	assert_int_equal(note.magic, PS_SPLIT_MAGIC);
 	assert_int_equal(note.head_len, 14 + 28 + 20);
 	assert_int_equal(note.first_len, row->pieces[0]);
+	assert_int_equal(note.rest_len, row->pieces[1]);
 	check_hop(out, note.ifindex);
 	check_head(out, 14, UDP, SELF, row->dst);
 	assert_int_equal(get16(out + 36), row->port);
