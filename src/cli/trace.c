@@ -162,8 +162,8 @@ static json_t *trace_frame(const struct scene *scene, const struct question *q, 
 		return NULL;
 	}
 	leaves = result.action != PS_TRACE_PASS && result.action != PS_TRACE_DROP;
-	return json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s, s:o, s:o}", "at", plan->hosts[scene->at].name,
-			 "action", actions[result.action], "reason",
+	return json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s, s:o, s:o}", "at",
+			 plan->hosts[scene->at].name, "action", actions[result.action], "reason",
 			 ps_dispatch_reason_label(result.reason), "host",
 			 result.host >= 0 ? plan->hosts[result.host].name : NULL, "site",
 			 result.site >= 0 ? plan->sites[result.site].name : NULL, "why",

@@ -36,8 +36,8 @@ PS_INLINE int ps_encapsulate(struct ps_frame *frame, struct ps_verdict *v)
 /* Encapsulated whole, with a note for the tc program that makes two of it. */
 PS_COLD int ps_carry_split(struct ps_frame *frame, struct ps_verdict *v)
 {
-	struct ps_split_note note = {PS_SPLIT_MAGIC, v->hop.ifindex,
-				     PS_OUTER_LEN + sizeof(struct iphdr), 0, 0, 0};
+	struct ps_split_note note = {
+		PS_SPLIT_MAGIC, v->hop.ifindex, PS_OUTER_LEN + sizeof(struct iphdr), 0, 0, 0};
 
 	if (ps_wrap(frame, v)) {
 		v->reason = PS_REASON_DROP_ROOM;

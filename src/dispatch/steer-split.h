@@ -14,16 +14,16 @@
 #include "dispatch/wire.h"
 
 enum {
-	PS_SPLIT_MAGIC = 0x70730001,  /* changes with the layout of the note */
-	PS_SPLIT_HEAD_MAX = 128,      /* bytes, a power of two */
-	PS_SPLIT_REST_MAX = 2048,     /* native XDP keeps a frame in a page: half of it is more */
+	PS_SPLIT_MAGIC = 0x70730001, /* changes with the layout of the note */
+	PS_SPLIT_HEAD_MAX = 128,     /* bytes, a power of two */
+	PS_SPLIT_REST_MAX = 2048,    /* native XDP keeps a frame in a page: half of it is more */
 	PS_MORE_FRAGMENTS = 0x2000,
 };
 
 /* Metadata of a frame; only an XDP program on its interface can write that, never the wire. */
 struct ps_split_note {
 	__u32 magic;
-	__u32 ifindex;  /* to leave by */
+	__u32 ifindex;                       /* to leave by */
 	__u16 head_len, first_len, rest_len; /* bytes; together all of the frame */
 	__u16 pad;
 };
@@ -53,8 +53,8 @@ PS_INLINE __be16 ps_checksum_change(__be16 checksum, __be16 was, __be16 is)
 PS_INLINE void ps_split_write(__u8 *head, __u32 skip, __u32 len, int more)
 {
 	__be16 *outer = (void *)(head + ETH_HLEN), *udp = outer + 10, *inner = udp + 4;
-	__be16 part = ps_be16((__u16)((ps_be16(inner[3]) + skip / 8) |
-				      (more ? PS_MORE_FRAGMENTS : 0)));
+	__be16 part =
+		ps_be16((__u16)((ps_be16(inner[3]) + skip / 8) | (more ? PS_MORE_FRAGMENTS : 0)));
 	__be16 total = ps_be16((__u16)(sizeof(struct iphdr) + len));
 	__u32 sum = 0;
 

@@ -220,14 +220,14 @@ static void every_row_in_two_pieces_leaves_so_first_piece_first(void **state)
 	assert_int_equal(counter(PS_REASON_DROP_SPLIT), before);
 }
 
-static const struct row large = {"a large packet", {.protocol = UDP, .dport = FIRST, .payload = 1472}};
+static const struct row large = {"a large packet",
+				 {.protocol = UDP, .dport = FIRST, .payload = 1472}};
 
 /* The sender's hardware would fill it in, over what is then only a piece. */
 static void a_checksum_that_is_not_there_yet_is_dropped_and_counted(void **state)
 {
-	const struct virtio_net_hdr partial = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
-					       .csum_start = 14 + 20,
-					       .csum_offset = 6};
+	const struct virtio_net_hdr partial = {
+		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 14 + 20, .csum_offset = 6};
 	uint64_t before = counter(PS_REASON_DROP_SPLIT), split = counter(PS_REASON_SPLIT);
 	const struct virtio_net_hdr none = {0};
 	ps_auto(ps_trace_result_clear) struct ps_trace_result result = {0};
