@@ -52,7 +52,9 @@ PS_INLINE __be16 ps_checksum_change(__be16 checksum, __be16 was, __be16 is)
  * behind the packet's own start; more: another follows. */
 PS_INLINE void ps_split_write(__u8 *head, __u32 skip, __u32 len, int more)
 {
-	__be16 *outer = (void *)(head + ETH_HLEN), *udp = outer + 10, *inner = udp + 4;
+	__be16 *outer = (void *)(head + ETH_HLEN);
+	int over6 = outer[-1] == ps_be16(ETH_P_IPV6);
+	__be16 *udp = over6 ? outer + 20 : outer + 10, *inner = udp + 4;
 	__be16 part =
 		ps_be16((__u16)((ps_be16(inner[3]) + skip / 8) | (more ? PS_MORE_FRAGMENTS : 0)));
 	__be16 total = ps_be16((__u16)(sizeof(struct iphdr) + len));
@@ -63,6 +65,10 @@ PS_INLINE void ps_split_write(__u8 *head, __u32 skip, __u32 len, int more)
 	inner[1] = total;
 	inner[3] = part;
 	udp[2] = ps_be16((__u16)(sizeof(struct iphdr) + len + sizeof(struct udphdr)));
+	if (over6) {
+		outer[2] = udp[2];
+		return;
+	}
 	outer[1] = ps_be16((__u16)(sizeof(struct iphdr) + len + PS_OVERHEAD_V4));
 	outer[5] = 0;
 	for (int i = 0; i < 10; i++)
