@@ -70,11 +70,14 @@ __attribute__((noinline)) int constant(struct xdp_md *xdp)
 {
 	struct ps_flow flow;
 	struct ps_way way;
+	__u32 ifindex;
 
 	if (!parse_into(xdp, &flow, &way))
 		return XDP_ABORTED;
 	way.envelope.to = PS_GUE_PORT;
-	return ps_encapsulate4(xdp, &floor_peer, &way.envelope);
+	return ps_wrap4(xdp, &floor_peer, &way.envelope, &ifindex) == PS_UNDECIDED
+		       ? ps_frame_leave(xdp, ifindex)
+		       : XDP_ABORTED;
 }
 
 __attribute__((noinline)) int decide(struct xdp_md *xdp)

@@ -78,7 +78,9 @@ enum {
 	X(TOO_BIG, "too_big", "does not fit the underlay once encapsulated: sender told by ICMP")  \
 	X(MTU_HINT, "mtu_hint", "ICMP says that what we encapsulated was too big: passed, noted")  \
 	X(TO_GATHERER, "to_gatherer", "fragment encapsulated to the host that gathers its packet") \
-	X(DROP_STRAY, "drop_stray", "fragment that came before the first one of its packet")
+	X(DROP_STRAY, "drop_stray", "fragment that came before the first one of its packet")       \
+	X(SPLIT, "split", "does not fit the underlay once encapsulated: sent in two pieces")       \
+	X(DROP_SPLIT, "drop_split", "was to be sent in two pieces, and could not be")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };

@@ -55,8 +55,8 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 	if (v->came && (reason == PS_REASON_DROP_HEADER || reason == PS_REASON_DROP_TRUNCATED))
 		reason = PS_REASON_DROP_INNER;
 	if (v->form == PS_FORM_FIRST &&
-	    (reason == PS_REASON_TO_HOST || reason == PS_REASON_DELIVER ||
-	     reason == PS_REASON_DELIVER_SERVICE))
+	    (reason == PS_REASON_TO_HOST || reason == PS_REASON_SPLIT ||
+	     reason == PS_REASON_DELIVER || reason == PS_REASON_DELIVER_SERVICE))
 		ps_remember(frame, v);
 	v->reason = reason;
 }

@@ -105,6 +105,20 @@ PS_INLINE int ps_frame_cut(struct ps_frame *frame, __u32 len)
 	return excess > 0 && bpf_xdp_adjust_tail(frame, -excess) != 0;
 }
 
+/* Where the driver has no room for metadata it fails. */
+PS_INLINE int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note)
+{
+	struct ps_split_note *at;
+
+	if (bpf_xdp_adjust_meta(frame, -(int)sizeof(*at)))
+		return -1;
+	at = (void *)(long)frame->data_meta;
+	if ((void *)(at + 1) > ps_frame_data(frame))
+		return -1;
+	*at = *note;
+	return 0;
+}
+
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	return ifindex == frame->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
@@ -338,3 +352,5 @@ int ps_dispatch(struct xdp_md *xdp)
 	count(outcome.reason);
 	return outcome.action;
 }
+
+#include "dispatch/split.bpf.h" /* counts as the program above does */

@@ -68,11 +68,12 @@ ps_express_send(struct ps_frame *frame, const struct ps_address *address, const 
 	struct ps_outcome ret = {is_near ? PS_REASON_TO_HOST : PS_REASON_TO_SITE, address->site,
 				 is_near ? way->peer->host : -1, XDP_DROP};
 
-	ret.action = ps_encapsulate4(frame, way->peer, &way->envelope);
-	if (ret.action <= XDP_DROP) {
-		ret.reason = ps_reason_lost(ret.action);
-		ret.action = XDP_DROP;
-	}
+	__u32 ifindex, lost = ps_wrap4(frame, way->peer, &way->envelope, &ifindex);
+
+	if (lost != PS_UNDECIDED)
+		ret.reason = lost;
+	else
+		ret.action = ps_frame_leave(frame, ifindex);
 	return ret;
 }
 

@@ -8,6 +8,7 @@
 
 #include <linux/bpf.h>
 
+#include "dispatch/steer-split.h"
 #include "dispatch/steer.h"
 
 #ifdef __bpf__
@@ -88,6 +89,8 @@ static void *ps_frame_end(struct ps_frame *frame);
 static int ps_frame_move(struct ps_frame *frame, int delta);
 /* Cuts the frame to len bytes, 0 or not. */
 static int ps_frame_cut(struct ps_frame *frame, __u32 len);
+/* Notes before the frame how to split it, 0 or not. */
+static int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note);
 /* XDP_TX or XDP_REDIRECT. */
 static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex);
 /* Hands a hint to user space; may fail silently. */
