@@ -121,7 +121,8 @@ PS_INLINE int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *
 
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
-	return ifindex == frame->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
+	return ps_likely(ifindex == frame->ingress_ifindex) ? XDP_TX
+							    : (int)bpf_redirect(ifindex, 0);
 }
 
 /* Not static: so the verifier walks the loop once and not for every way that leads here. */
@@ -172,7 +173,7 @@ PS_INLINE int find_in(__u32 number, __u32 low, struct ps_address *ret)
 	block = bpf_map_lookup_elem(&blocks, &key);
 	if (!block || !block->bits)
 		return 0;
-	if (block->bits != PS_BLOCK_MIXED) {
+	if (ps_likely(block->bits != PS_BLOCK_MIXED)) {
 		*ret = ps_address_in(block, low);
 		return 1;
 	}
@@ -344,10 +345,10 @@ int ps_dispatch(struct xdp_md *xdp)
 {
 	struct ps_outcome outcome;
 
-	if (observe)
+	if (ps_unlikely(observe))
 		return ps_dispatch_by_stages(xdp);
 	outcome = ps_express(xdp);
-	if (outcome.reason == PS_UNDECIDED)
+	if (ps_unlikely(outcome.reason == PS_UNDECIDED))
 		return ps_dispatch_by_stages(xdp);
 	count(outcome.reason);
 	return outcome.action;
