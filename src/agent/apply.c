@@ -43,7 +43,7 @@ void ps_active_free(struct ps_active **active)
 	ps_egress_free(&(*active)->egress);
 	clear_uplinks(*active);
 	ps_holds_free((*active)->holds, (*active)->n_holds);
-	free((*active)->addresses_be);
+	free((*active)->addresses);
 	free((*active)->slices);
 	free((*active)->in_use);
 	free((*active)->own);
@@ -77,15 +77,9 @@ static int parse(const char *text, size_t len, struct ps_plan **ret, char **ret_
 	return r < 0 ? explain(&diags, r, ret_why) : 0;
 }
 
-static struct ps_egress_slice slice_of_move(const struct ps_move *move)
-{
-	return (struct ps_egress_slice){.ip4_be = ps_ip_v4_be(&move->address),
-					.ports = move->ports};
-}
-
 static int refuse(const struct ps_move *move, const char *user, uint64_t ports, char **ret_why)
 {
-	char address[PS_IP_TEXT_MAX];
+	char address[PS_IP_HOST_MAX];
 	char count[64] = "";
 
 	if (ports)
@@ -93,7 +87,7 @@ static int refuse(const struct ps_move *move, const char *user, uint64_t ports, 
 	return ps_say(
 		ret_why, -EBUSY,
 		"slice %s:%u-%u is in use by %s%s and would go to %s: drain %s first, or keep the slice where it is",
-		ps_ip_format(&move->address, address), move->ports.first,
+		ps_ip_format_host(&move->address, address), move->ports.first,
 		move->ports.first + move->ports.count - 1, user, count,
 		move->to ? move->to : "nobody", user);
 }
@@ -108,7 +102,7 @@ static int judge_own(struct ps_agent *agent, const struct ps_move *moves, size_t
 	if (!slices || !used)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
-		slices[i] = slice_of_move(&moves[i]);
+		slices[i] = ps_compile_slice(&moves[i].address, moves[i].ports, 0);
 	r = ps_egress_usage(agent->pin_dir, slices, n, used);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
@@ -130,7 +124,7 @@ static int judge_others(struct ps_agent *agent, const struct ps_plan *old,
 			continue;
 		shift = old->pools[place.pool].shift;
 		user = ps_peers_user(
-			agent->peers, ps_ip_v4_be(&moves[i].address),
+			agent->peers, &moves[i].address,
 			(uint16_t)(shift == PS_SHIFT_WHOLE ? 0 : moves[i].ports.first >> shift),
 			ps_agent_now_ms());
 		if (user && (!moves[i].to || strcmp(user, moves[i].to) != 0))
@@ -283,7 +277,7 @@ static int prepare(struct ps_agent *agent, struct ps_active *active, char **ret_
 	if (r == 0)
 		r = ps_handover_hold(agent, active);
 	if (r == 0)
-		r = ps_compile_addresses(active->plan, active->self, &active->addresses_be,
+		r = ps_compile_addresses(active->plan, active->self, &active->addresses,
 					 &active->n_addresses);
 	if (r == 0)
 		r = ps_compile_slices(active->plan, active->self, &active->slices,

@@ -7,129 +7,31 @@
 
 #include "base/own.h"
 
-enum {
-	HEADERS_V4 = 40,      /* IPv4 and TCP header without options, bytes */
-	REJECTS_PER_S = 1000, /* per CPU: about 100 kbit/s, enough to end honest half-open peers */
-};
+enum { HEADERS_V4 = 40 }; /* IPv4 and TCP header without options, bytes */
 
-static int add_block(struct ps_table *table, const struct ps_pool *pool,
-		     const struct ps_block *block)
+struct ps_egress_slice ps_compile_slice(const struct ps_ip *address, struct ps_range ports,
+					unsigned shift)
 {
-	uint64_t n = ps_prefix_size(&block->prefix);
-
-	for (uint64_t i = 0; i < n; i++) {
-		struct ps_ip ip = ps_ip_add(&block->prefix.ip, i);
-		struct ps_table_address address = {
-			.ip4_be = ps_ip_v4_be(&ip),
-			.site = block->site,
-			.shift = pool->shift,
-			.drop = pool->unowned == PS_UNOWNED_DROP,
-			.silent = pool->echo == PS_ECHO_DROP,
-		};
-		int r = ps_table_add_address(table, &address);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return (struct ps_egress_slice){
+		.ip4_be = ps_ip_v4_be(address), .ports = ports, .shift = shift};
 }
 
-static int add_addresses(struct ps_table *table, const struct ps_plan *plan)
+struct ps_ip ps_compile_slice_ip(const struct ps_egress_slice *slice)
 {
-	for (size_t i = 0; i < plan->n_pools; i++) {
-		for (size_t j = 0; j < plan->pools[i].n_blocks; j++) {
-			int r = add_block(table, &plan->pools[i], &plan->pools[i].blocks[j]);
-
-			if (r < 0)
-				return r;
-		}
-	}
-	return 0;
+	return ps_ip_from_v4(slice->ip4_be);
 }
 
-static int add_owners(struct ps_table *table, const struct ps_plan *plan, unsigned site)
+/* The outgoing side has no IPv6 yet: nobody draws ports of such slices. */
+static bool is_drawn(const struct ps_grant *grant, unsigned self)
 {
-	for (size_t i = 0; i < plan->n_grants; i++) {
-		const struct ps_grant *grant = &plan->grants[i];
-		int r;
-
-		if (plan->hosts[grant->host].site != site)
-			continue;
-		r = ps_table_set_owner(table, ps_ip_v4_be(&grant->address), grant->slice,
-				       grant->host);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int add_peers(struct ps_table *table, const struct ps_plan *plan)
-{
-	int r = 0;
-
-	for (size_t i = 0; i < plan->n_hosts && r == 0; i++)
-		r = ps_table_set_host(table, (unsigned)i, ps_ip_v4_be(&plan->hosts[i].underlay));
-	for (size_t i = 0; i < plan->n_sites && r == 0; i++)
-		if (plan->sites[i].has_edge)
-			r = ps_table_set_site(table, (unsigned)i,
-					      ps_ip_v4_be(&plan->sites[i].edge));
-	return r;
-}
-
-static int add_services(struct ps_table *table, const struct ps_plan *plan, unsigned self)
-{
-	for (size_t i = 0; i < plan->n_services; i++) {
-		const struct ps_service *service = &plan->services[i];
-		int r;
-
-		if (service->host != self)
-			continue;
-		r = ps_table_add_service(table, ps_ip_v4_be(&service->address), service->port,
-					 service->protocol);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-int ps_compile_table(const struct ps_plan *plan, unsigned self, struct ps_table **ret)
-{
-	ps_auto(ps_table_free) struct ps_table *table = NULL;
-	const struct ps_host *host = &plan->hosts[self];
-	const struct ps_site *site = &plan->sites[host->site];
-	struct ps_table_self who = {
-		.underlay_be = ps_ip_v4_be(&host->underlay),
-		.edge_be = site->has_edge ? ps_ip_v4_be(&site->edge) : 0,
-		.site = host->site,
-		.host = self,
-		.mtu = host->mtu,
-	};
-	int r = ps_table_new(&who, &table);
-
-	if (r == 0)
-		r = add_peers(table, plan);
-	if (r == 0)
-		r = add_addresses(table, plan);
-	if (r == 0)
-		r = add_owners(table, plan, host->site);
-	if (r == 0)
-		r = add_services(table, plan, self);
-	if (r < 0)
-		return r;
-	table->config.reject_per_s = REJECTS_PER_S;
-	*ret = ps_move(table);
-	return 0;
+	return grant->host == self && ps_ip_is_v4(&grant->address);
 }
 
 static struct ps_egress_slice slice_of(const struct ps_plan *plan, const struct ps_grant *grant)
 {
 	unsigned shift = plan->pools[grant->pool].shift;
 
-	return (struct ps_egress_slice){
-		.ip4_be = ps_ip_v4_be(&grant->address),
-		.ports = ps_slice_range(grant->slice, shift),
-		.shift = shift,
-	};
+	return ps_compile_slice(&grant->address, ps_slice_range(grant->slice, shift), shift);
 }
 
 int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egress_slice **ret,
@@ -141,30 +43,9 @@ int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egres
 	if (!slices)
 		return -ENOMEM;
 	for (size_t i = 0; i < plan->n_grants; i++)
-		if (plan->grants[i].host == self)
+		if (is_drawn(&plan->grants[i], self))
 			slices[n++] = slice_of(plan, &plan->grants[i]);
 	*ret = slices;
-	*ret_n = n;
-	return 0;
-}
-
-int ps_compile_addresses(const struct ps_plan *plan, unsigned self, uint32_t **ret_be,
-			 size_t *ret_n)
-{
-	ps_auto_mem struct ps_egress_slice *slices = NULL;
-	ps_auto_mem uint32_t *addresses = NULL;
-	size_t n_slices, n = 0;
-	int r = ps_compile_slices(plan, self, &slices, &n_slices);
-
-	if (r < 0)
-		return r;
-	addresses = calloc(n_slices + 1, sizeof(*addresses));
-	if (!addresses)
-		return -ENOMEM;
-	for (size_t i = 0; i < n_slices; i++)
-		if (n == 0 || addresses[n - 1] != slices[i].ip4_be)
-			addresses[n++] = slices[i].ip4_be; /* grants are sorted by address */
-	*ret_be = ps_move(addresses);
 	*ret_n = n;
 	return 0;
 }
@@ -223,7 +104,7 @@ static int fill_choices(struct ps_compile_egress *egress, const struct ps_plan *
 	for (size_t pool = 0; pool < plan->n_pools; pool++) {
 		by_pool[pool].first = (uint32_t)n;
 		for (size_t i = 0; i < plan->n_grants; i++)
-			if (plan->grants[i].host == self && plan->grants[i].pool == pool)
+			if (is_drawn(&plan->grants[i], self) && plan->grants[i].pool == pool)
 				egress->slices[n++] = slice_of(plan, &plan->grants[i]);
 		by_pool[pool].n = (uint32_t)n - by_pool[pool].first;
 	}
@@ -295,7 +176,7 @@ static void fill_services(struct ps_compile_egress *egress, const struct ps_plan
 	for (size_t i = 0; i < plan->n_services; i++) {
 		const struct ps_service *service = &plan->services[i];
 
-		if (service->host == self)
+		if (service->host == self && ps_ip_is_v4(&service->address))
 			egress->services[n++] =
 				(struct ps_claim_key){.src = ps_ip_v4_be(&service->address),
 						      .sport = htons(service->port),
@@ -327,7 +208,7 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 	egress->config.shared = egress->shared;
 	egress->config.shared_shift = egress->shared_shift;
 	egress->config.services = egress->services;
-	egress->config.mss = (uint16_t)(plan->hosts[self].mtu - PS_OVERHEAD_V4 - HEADERS_V4);
+	egress->config.mss = (uint16_t)(plan->hosts[self].mtu - ps_plan_outer_len(plan) - HEADERS_V4);
 	*ret = ps_move(egress);
 	return 0;
 }

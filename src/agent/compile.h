@@ -13,6 +13,11 @@
 /* The dispatcher's tables as host `self` (index into hosts) needs them; next hops unresolved. */
 int ps_compile_table(const struct ps_plan *plan, unsigned self, struct ps_table **ret);
 
+/* One slice, as the outgoing side names it; and back. */
+struct ps_egress_slice ps_compile_slice(const struct ps_ip *address, struct ps_range ports,
+					unsigned shift);
+struct ps_ip ps_compile_slice_ip(const struct ps_egress_slice *slice);
+
 /* A class's cgroup as found on the host. */
 struct ps_compile_cgroup {
 	uint64_t id;
@@ -38,9 +43,9 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 void ps_compile_egress_free(struct ps_compile_egress **egress);
 
 /* The shared addresses of which the host holds a slice, in rising order; caller frees *ret. */
-int ps_compile_addresses(const struct ps_plan *plan, unsigned self, uint32_t **ret_be,
+int ps_compile_addresses(const struct ps_plan *plan, unsigned self, struct ps_ip **ret,
 			 size_t *ret_n);
-/* The host's slices, in the order of the grants; caller frees *ret. */
+/* The host's slices that programs draw ports from, in the order of the grants; caller frees *ret. */
 int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egress_slice **ret,
 		      size_t *ret_n);
 
