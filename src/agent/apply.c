@@ -18,6 +18,7 @@
 #include "agent/agent.h"
 #include "agent/handover.h"
 #include "agent/log.h"
+#include "agent/sysctl.h"
 #include "base/own.h"
 
 uint64_t ps_agent_now_ms(void)
@@ -190,6 +191,33 @@ static int judge_uplinks(struct ps_agent *agent, const struct ps_host *host, cha
 	return 0;
 }
 
+static bool has_v6(const struct ps_plan *plan, unsigned self)
+{
+	for (size_t i = 0; i < plan->n_grants; i++)
+		if (plan->grants[i].host == self && !ps_ip_is_v4(&plan->grants[i].address))
+			return true;
+	return false;
+}
+
+/* Packets for shared IPv6 addresses would pass the dispatcher and then be dropped without a word. */
+static int judge_v6(const struct ps_plan *plan, unsigned self, char **ret_why)
+{
+	const struct ps_host *host = &plan->hosts[self];
+
+	for (size_t i = 0; i <= host->n_uplinks && has_v6(plan, self); i++) {
+		const char *name = i < host->n_uplinks ? host->uplinks[i] : "lo";
+		char setting[64], value[8] = "";
+
+		snprintf(setting, sizeof(setting), "net/ipv6/conf/%s/disable_ipv6", name);
+		if (ps_sysctl_read(setting, value, sizeof(value)) < 0 || strcmp(value, "0") != 0)
+			return ps_say(
+				ret_why, -EAFNOSUPPORT,
+				"host `%s` has shared IPv6 addresses, but IPv6 is disabled on `%s`: sysctl net.ipv6.conf.%s.disable_ipv6=0",
+				host->name, name, name);
+	}
+	return 0;
+}
+
 static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_why)
 {
 	ps_auto(ps_plan_free) struct ps_plan *loaded = NULL;
@@ -204,6 +232,8 @@ static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_
 			"the plan has no host `%s`: add it under `hosts`, or start portsliced with --host NAME",
 			agent->options.host);
 	r = judge_uplinks(agent, &plan->hosts[self], ret_why);
+	if (r == 0)
+		r = judge_v6(plan, (unsigned)self, ret_why);
 	if (r < 0 || !old || agent->options.observe)
 		return r;
 	r = ps_plan_moves(old, plan, &moves, &n);

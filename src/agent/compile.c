@@ -208,7 +208,8 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 	egress->config.shared = egress->shared;
 	egress->config.shared_shift = egress->shared_shift;
 	egress->config.services = egress->services;
-	egress->config.mss = (uint16_t)(plan->hosts[self].mtu - ps_plan_outer_len(plan) - HEADERS_V4);
+	egress->config.mss =
+		(uint16_t)(plan->hosts[self].mtu - ps_plan_outer_len(plan) - HEADERS_V4);
 	*ret = ps_move(egress);
 	return 0;
 }

@@ -22,7 +22,8 @@
 
 enum {
 	PS_HELLO_PORT = 6077, /* UDP, on the underlay address */
-	PS_HELLO_MAX = 1232,  /* bytes: with IPv6 and UDP header what every path takes (RFC 8200 §5) */
+	PS_HELLO_MAX =
+		1232, /* bytes: with IPv6 and UDP header what every path takes (RFC 8200 §5) */
 	PS_HELLO_NAME_MAX = 63,
 	PS_HELLO_SLICES_MAX = 55, /* in one part */
 };

@@ -78,9 +78,8 @@ int ps_net_open(struct ps_net **ret)
 	net->requests = open_socket(0, 0);
 	if (!net->requests)
 		return -errno;
-	net->monitor = open_socket(RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE |
-					   RTMGRP_IPV6_ROUTE,
-				   SOCK_NONBLOCK);
+	net->monitor = open_socket(
+		RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, SOCK_NONBLOCK);
 	if (!net->monitor)
 		return -errno;
 	net->port = mnl_socket_get_portid(net->requests);

@@ -320,8 +320,7 @@ const char *ps_peers_user(const struct ps_peers *peers, const struct ps_ip *ip, 
 		const struct peer *peer = &peers->items[i];
 
 		for (size_t j = 0; j < peer->n_used && heard(peer, now_ms); j++)
-			if (peer->used[j].slice == slice &&
-			    ps_ip_cmp(&peer->used[j].ip, ip) == 0)
+			if (peer->used[j].slice == slice && ps_ip_cmp(&peer->used[j].ip, ip) == 0)
 				return peer->name;
 	}
 	return NULL;

@@ -162,12 +162,11 @@ json_t *ps_agent_usage(struct ps_agent *agent)
 		struct ps_ip ip = ps_compile_slice_ip(&active->slices[i]);
 		char address[PS_IP_TEXT_MAX];
 
-		json_array_append_new(list,
-				      json_pack("{s:s, s:i, s:I, s:I}", "address",
-						ps_ip_format(&ip, address),
-						"first_port", active->slices[i].ports.first,
-						"ports", (json_int_t)active->slices[i].ports.count,
-						"claims", (json_int_t)used[i]));
+		json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "address",
+						      ps_ip_format(&ip, address), "first_port",
+						      active->slices[i].ports.first, "ports",
+						      (json_int_t)active->slices[i].ports.count,
+						      "claims", (json_int_t)used[i]));
 	}
 	return list;
 }

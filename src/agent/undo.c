@@ -13,13 +13,13 @@
 #include "agent/undo.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include <jansson.h>
 
+#include "agent/sysctl.h"
 #include "base/own.h"
 
 struct ps_undo {
@@ -86,44 +86,10 @@ static int note(struct ps_undo *undo, const char *name, const char *key, json_t 
 	return save(undo);
 }
 
-static int sysctl_open(const char *name, int flags)
-{
-	char path[512];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/sys/%s", name);
-	fd = open(path, flags | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-static int sysctl_read(const char *name, char *ret, size_t size)
-{
-	ps_auto_fd int fd = sysctl_open(name, O_RDONLY);
-	ssize_t n;
-
-	if (fd < 0)
-		return fd;
-	n = read(fd, ret, size - 1);
-	if (n < 0)
-		return -errno;
-	ret[n] = '\0';
-	ret[strcspn(ret, "\n")] = '\0';
-	return 0;
-}
-
-static int sysctl_write(const char *name, const char *value)
-{
-	ps_auto_fd int fd = sysctl_open(name, O_WRONLY);
-
-	if (fd < 0)
-		return fd;
-	return write(fd, value, strlen(value)) < 0 ? -errno : 0;
-}
-
 int ps_undo_sysctl(struct ps_undo *undo, const char *name, const char *value)
 {
 	char present[256];
-	int r = sysctl_read(name, present, sizeof(present));
+	int r = ps_sysctl_read(name, present, sizeof(present));
 
 	if (r < 0)
 		return r;
@@ -134,7 +100,7 @@ int ps_undo_sysctl(struct ps_undo *undo, const char *name, const char *value)
 		if (r < 0)
 			return r;
 	}
-	r = sysctl_write(name, value);
+	r = ps_sysctl_write(name, value);
 	return r < 0 ? r : 1;
 }
 
@@ -328,7 +294,7 @@ int ps_undo_all(struct ps_undo *undo, struct ps_net *net, ps_undo_unguard_fn *un
 		keep_first(&first, remove_guard(key, json_is_true(value), unguard));
 	json_object_foreach(table(undo, "sysctl"), key, value)
 	{
-		int r = sysctl_write(key, json_string_value(value));
+		int r = ps_sysctl_write(key, json_string_value(value));
 
 		keep_first(&first, r == -ENOENT ? 0 : r); /* the interface is gone */
 	}

@@ -199,8 +199,7 @@ static int by_ip(const void *a, const void *b)
 static void check_spellings(struct ps_check *c)
 {
 	const struct draft_dealt *draft = c->draft->slices.items;
-	ps_auto_mem struct key *keys =
-		ps_walk_alloc(c->w, c->draft->slices.n, sizeof(struct key));
+	ps_auto_mem struct key *keys = ps_walk_alloc(c->w, c->draft->slices.n, sizeof(struct key));
 	char text[PS_IP_TEXT_MAX];
 	size_t n = 0;
 

@@ -182,8 +182,8 @@ void ps_draft_check(struct ps_walk *w, const struct draft_plan *draft, bool unde
 		    struct ps_plan *plan)
 {
 	static void (*const steps[])(struct ps_check *c) = {
-		ps_check_sites,    ps_check_hosts,    ps_check_pools,  ps_check_overlaps,
-		ps_check_underlay, ps_check_mtus,     ps_check_classes, ps_check_direct,
+		ps_check_sites,    ps_check_hosts,    ps_check_pools,    ps_check_overlaps,
+		ps_check_underlay, ps_check_mtus,     ps_check_classes,  ps_check_direct,
 		ps_check_slices,   ps_check_services, ps_check_capacity,
 	};
 	struct ps_check c = {.w = w, .draft = draft, .plan = plan, .undealt = undealt};

@@ -316,7 +316,7 @@ def test_a_next_hop_that_is_link_local_is_followed_and_its_change_too(world):
 
 def test_a_next_hop_that_nobody_else_uses_is_resolved_by_the_agent(world):
     """Answers leave by the default route of their family, which no packet of the kernel's own may take for hours."""
-    lab, mac = world.lab, "02:00:00:00:00:97"
+    lab = world.lab
     end = lab.topology.uplink("lhr1")[1]
     sh = lambda node, command: lab.run(node, ["sh", "-c", command])  # noqa: E731
     sh(end.node, f"ip addr add fd00:1:1:1::1/64 dev {end.dev} nodad")
@@ -332,7 +332,21 @@ def test_a_next_hop_that_nobody_else_uses_is_resolved_by_the_agent(world):
     finally:
         sh("lhr1", "ip -6 route del default; ip addr del fd00:1:1:1::2/64 dev eth0")
         sh(end.node, f"ip addr del fd00:1:1:1::1/64 dev {end.dev}")
-    assert mac
+
+
+def test_a_plan_is_refused_where_ipv6_is_disabled(world):
+    """Else its packets would pass the dispatcher and vanish."""
+    lab, setting = world.lab, "net.ipv6.conf.deaf.disable_ipv6"
+    text = (lab.state / f"over{world.over}.yaml").read_text().replace("[eth0]", "[eth0, deaf]")
+    path = plane.write(lab, text, "deaf.yaml", deal=False)
+    for host in lab.topology.hosts:
+        lab.run(host, ["ip", "link", "add", "deaf", "type", "veth", "peer", "name", "dumb"])
+    lab.run("lhr2", ["sysctl", "-qw", f"{setting}=1"])
+    refused = plane.portslice(lab, "plan", "apply", path, check=False)
+    for host in lab.topology.hosts:
+        lab.run(host, ["ip", "link", "del", "deaf"])
+    assert refused.returncode == 2
+    assert f"but IPv6 is disabled on `deaf`: sysctl {setting}=0" in refused.stderr
 
 
 def test_programs_of_a_class_fetch_by_shared_ipv4_addresses_over_this_underlay(world):

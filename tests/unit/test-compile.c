@@ -230,8 +230,8 @@ static void ipv6_addresses_and_their_owners_are_in_the_dispatchers_tables(void *
 		unsigned slice;
 		int host;
 	} rows[] = {
-		{"2001:db8:1::", 1, LHR1},  {"2001:db8:1::", 2, LHR2},  {"2001:db8:1::", 31, LHR2},
-		{"2001:db8:1::", 3, -1},    {"2001:db8:2::", 0, LHR1},  {"2001:db8:2::1", 0, LHR2},
+		{"2001:db8:1::", 1, LHR1}, {"2001:db8:1::", 2, LHR2}, {"2001:db8:1::", 31, LHR2},
+		{"2001:db8:1::", 3, -1},   {"2001:db8:2::", 0, LHR1}, {"2001:db8:2::1", 0, LHR2},
 		{"2001:db8:9::9", 0, -1},
 	};
 
@@ -281,7 +281,8 @@ int main(void)
 			a_host_gets_local_routes_for_the_addresses_it_holds_slices_of_and_no_others,
 			setup, teardown),
 		cmocka_unit_test_setup_teardown(
-			every_slice_that_ports_are_drawn_from_is_compiled_for_exactly_one_host, setup, teardown),
+			every_slice_that_ports_are_drawn_from_is_compiled_for_exactly_one_host,
+			setup, teardown),
 		cmocka_unit_test_setup_teardown(a_class_draws_from_the_slices_of_its_pool_here,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(a_class_is_met_by_its_own_cgroup_and_by_its_match,
@@ -295,8 +296,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			ipv6_addresses_and_their_owners_are_in_the_dispatchers_tables, setup,
 			teardown),
-		cmocka_unit_test_setup_teardown(
-			the_policy_of_a_pool_is_that_of_its_ipv6_addresses, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_policy_of_a_pool_is_that_of_its_ipv6_addresses,
+						setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

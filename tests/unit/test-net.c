@@ -83,8 +83,8 @@ static void a_neighbour_of_either_family_has_its_address_and_may_be_stale(void *
 		int r;
 		uint8_t last;
 	} rows[] = {
-		{"192.0.2.9", 0, 4},         {"2001:db8::9", 0, 6},       {"fe80::9", 1, 9},
-		{"192.0.2.10", -ENOENT, 0},  {"2001:db8::10", -ENOENT, 0},
+		{"192.0.2.9", 0, 4},        {"2001:db8::9", 0, 6},        {"fe80::9", 1, 9},
+		{"192.0.2.10", -ENOENT, 0}, {"2001:db8::10", -ENOENT, 0},
 	};
 
 	(void)state;
@@ -102,8 +102,9 @@ static bool is_asked_for(const char *text)
 {
 	ps_auto_mem char *command = NULL;
 
-	assert_true(asprintf(&command, "ip neigh show to %s dev near | grep -q -e INCOMPLETE -e PROBE"
-				       " -e DELAY -e FAILED",
+	assert_true(asprintf(&command,
+			     "ip neigh show to %s dev near | grep -q -e INCOMPLETE -e PROBE"
+			     " -e DELAY -e FAILED",
 			     text) > 0);
 	return system(command) == 0;
 }
@@ -173,8 +174,7 @@ int main(void)
 		cmocka_unit_test(a_neighbour_of_either_family_has_its_address_and_may_be_stale),
 		cmocka_unit_test(changes_of_either_family_wake_the_monitor),
 		cmocka_unit_test(the_kernel_asks_for_a_neighbour_when_told_to),
-		cmocka_unit_test(
-			local_routes_of_both_families_are_told_apart_from_those_of_others),
+		cmocka_unit_test(local_routes_of_both_families_are_told_apart_from_those_of_others),
 	};
 
 	if (unshare(CLONE_NEWNET) < 0 || system(script) != 0 || ps_net_open(&net) < 0) {

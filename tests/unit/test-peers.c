@@ -13,14 +13,14 @@
 enum { NOW_MS = 1000000 };
 
 /* The same three hosts over either family; net is all of an address but its last digit. */
-#define TEXT(net)                                                      \
-	"version: 1\n"                                                 \
-	"sites: { A: }\n"                                              \
-	"hosts:\n"                                                     \
+#define TEXT(net)                                                    \
+	"version: 1\n"                                               \
+	"sites: { A: }\n"                                            \
+	"hosts:\n"                                                   \
 	"  a1: { site: A, underlay: \"" net "1\", uplinks: [lo] }\n" \
 	"  a2: { site: A, underlay: \"" net "2\", uplinks: [lo] }\n" \
 	"  a3: { site: A, underlay: \"" net "3\", uplinks: [lo] }\n" \
-	"pools:\n"                                                     \
+	"pools:\n"                                                   \
 	"  p: { addresses: [ { address: 198.51.100.1, site: A } ] }\n"
 
 static const char text4[] = TEXT("192.0.2."), text6[] = TEXT("2001:db8::");
