@@ -320,7 +320,7 @@ def test_a_next_hop_that_nobody_else_uses_is_resolved_by_the_agent(world):
     end = lab.topology.uplink("lhr1")[1]
     sh = lambda node, command: lab.run(node, ["sh", "-c", command])  # noqa: E731
     sh(end.node, f"ip addr add fd00:1:1:1::1/64 dev {end.dev} nodad")
-    sh("lhr1", "ip addr add fd00:1:1:1::2/64 dev eth0 nodad; ip route add default via fd00:1:1:1::1")
+    sh("lhr1", "ip addr add fd00:1:1:1::2/64 dev eth0 nodad; ip route add default via fd00:1:1:1::1 dev eth0 onlink")
     try:
         lab.wait(lambda: sh("lhr1", "ip -6 neigh show fd00:1:1:1::1").stdout.count(world.ends("lhr1")[1]), 3,
                  "the default router's address")
