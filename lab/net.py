@@ -57,7 +57,8 @@ def _static_routes(topology: Topology, name: str) -> list:
     """Routes of a lab without BGP: its one router spreads the shared prefix over all hosts, flow by flow."""
     if topology.nodes[name].kind in (HOST, INTERNET):
         router = topology.uplink(name)[1]
-        return [f"route add default via {via}" for via in [router.ip] + [router.ip6] * bool(topology.six)]
+        vias = [router.ip, router.ip6] if topology.six else [router.ip]
+        return [f"route add default via {via}" for via in vias]
     ways = {own.dev: other for own, other in topology.neighbours(name) if other.node in topology.hosts}
     lines = []
     for prefixes in filter(None, (topology.four, topology.six)):

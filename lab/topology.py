@@ -108,7 +108,7 @@ def _end(text: str, nodes: dict) -> End:
         node, dev = place.split(":")
         end = End(node, dev, IPv4Interface(address), *map(IPv6Interface, more))
     except (ValueError, TypeError) as error:
-        raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN [IPV6/LEN]' ({error})") from None
+        raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN' or two ({error})") from None
     if node not in nodes:
         raise TopologyError(f"link end {text!r}: no node is called {node}")
     return end
