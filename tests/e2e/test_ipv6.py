@@ -27,7 +27,7 @@ import programs
 TOPOLOGY = REPO / "lab" / "two-sites-v6.yaml"
 SERVICE_PORT, NOBODYS_PORT = 2443, 60000     # the first slice of an address is the service's host's
 STEPS = {"same": 6080, "other": 6079}        # doc/dispatch.md: the outer port tells the steps left
-PEER = {4: "203.0.113.134", 6: "2001:db8:f:2::77"}
+PEER = {4: "203.0.113.134", 6: "2001:db8:f:2::2"}   # client1, whose stack ends what it did not begin
 OURS = {4: "net 198.51.100.0/24", 6: "net 2001:db8:1::/112"}
 OUTER = "udp and portrange 6078-6080"
 
@@ -94,13 +94,21 @@ class World:
             lab.start_agents()
         plane.portslice(lab, "plan", "apply", path)
         self.plane = plane.show(lab, path)
-        lab.wait(self._agree, 10, "hosts to hear each other and to have their next hops")
+        lab.wait(self._agree, 10, "hosts to hear each other")
+        for host in self.topology.hosts:
+            lab.wait(lambda: self._refuses(host), 5, f"{host}: a table confirmed fresh")
 
     def status(self, host: str) -> dict:
         return json.loads(self.lab.portslice(host, "--json", "status").stdout)
 
     def _agree(self) -> bool:
         return all(peer["plan"] == "agrees" for host in self.topology.hosts for peer in self.status(host)["peers"])
+
+    def _refuses(self, host: str) -> bool:
+        nobodys = "2001:db8:1::fe" if self.plane.host_sites[host] == "LHR" else "2001:db8:1::1fe"
+        before = plane.counters(self.lab, host)["dispatch", "reject_tcp"]
+        self.put(host, syn_to(nobodys, NOBODYS_PORT))
+        return plane.counters(self.lab, host)["dispatch", "reject_tcp"] > before
 
     def underlay(self, host: str) -> str:
         return self.plane.underlays[host]
@@ -226,8 +234,9 @@ def test_a_port_of_nobody_is_refused_at_once_also_from_the_other_site(world, add
         with world.lab.capture("isp-l", "lhr", OURS[family(address)], snaplen=2000) as wire:
             world.put(arrival, syn, datagram)
             answers = [frame for frame in world.wait_for(wire, f"src {OURS[family(address)]}", 2)
-                       if frame[layer(address)].src == address]
-        assert len(answers) == 2
+                       if frame[layer(address)].src == address
+                       and not (TCP in frame and frame[TCP].dport != syn[TCP].sport)]
+        assert len(answers) == 2, [frame.summary() for frame in answers]
         reset = next(frame for frame in answers if TCP in frame)
         assert (reset[TCP].flags, reset[TCP].ack, reset[TCP].sport) == ("RA", 8, NOBODYS_PORT)
         other = next(frame for frame in answers if TCP not in frame or ICMP in frame)
@@ -314,6 +323,36 @@ def test_a_next_hop_that_is_link_local_is_followed_and_its_change_too(world):
     lab.wait(lambda: hop_mac(world, "after") == router, 3, "the old route")
 
 
+def handed_to(world: World, host: str, inner, where: str):
+    """What another host would send on to this one, or to its site."""
+    receiver = world.underlay(host) if where == "same" else world.edge(world.plane.host_sites[host])
+    sender = next(other for other in world.topology.hosts if other != host)
+    return layer(receiver)(src=world.underlay(sender), dst=receiver) / \
+        UDP(sport=50000, dport=STEPS[where], chksum=0) / Raw(bytes(inner))
+
+
+def test_answers_to_what_another_site_sent_leave_by_the_default_route_of_their_family(world):
+    lab, gateways = world.lab, {4: "02:00:00:00:00:44", 6: "02:00:00:00:00:66"}
+    sh = lambda command: lab.run("lhr1", ["sh", "-c", command])  # noqa: E731
+    refused = {4: syn_to("198.51.100.1", NOBODYS_PORT), 6: syn_to("2001:db8:1::5", NOBODYS_PORT)}
+
+    def leaves_for(number: int) -> str:
+        with world.capture("lhr1", f"src {OURS[number]} and tcp") as wire:
+            world.put("lhr1", handed_to(world, "lhr1", refused[number], "other"))
+            return world.wait_for(wire, "")[0].dst
+
+    routers = {number: world.ends("lhr1")[1] for number in gateways}
+    assert {number: leaves_for(number) for number in gateways} == routers, "no default route: as to the other sites"
+    sh(f"ip neigh replace fe80::44 lladdr {gateways[4]} dev eth0 nud permanent; "
+       f"ip neigh replace fe80::66 lladdr {gateways[6]} dev eth0 nud permanent; "
+       "ip route add default via inet6 fe80::44 dev eth0; ip -6 route add default via fe80::66 dev eth0")
+    try:
+        lab.wait(lambda: {number: leaves_for(number) for number in gateways} == gateways, 3, "both default routes")
+    finally:
+        sh("ip route del default; ip -6 route del default; for n in 44 66; do ip neigh del fe80::$n dev eth0; done")
+    lab.wait(lambda: {number: leaves_for(number) for number in gateways} == routers, 3, "the routes of before")
+
+
 def test_a_next_hop_that_nobody_else_uses_is_resolved_by_the_agent(world):
     """Answers leave by the default route of their family, which no packet of the kernel's own may take for hours."""
     lab = world.lab
@@ -325,9 +364,7 @@ def test_a_next_hop_that_nobody_else_uses_is_resolved_by_the_agent(world):
         lab.wait(lambda: sh("lhr1", "ip -6 neigh show fd00:1:1:1::1").stdout.count(world.ends("lhr1")[1]), 3,
                  "the default router's address")
         with lab.capture("isp-l", "lhr", OURS[6], snaplen=2000) as wire:
-            handed = layer(world.edge("LHR"))(src=world.underlay("cdg1"), dst=world.edge("LHR")) / \
-                UDP(sport=50000, dport=STEPS["other"], chksum=0) / Raw(bytes(syn_to("2001:db8:1::5", NOBODYS_PORT)))
-            world.put("lhr1", handed)
+            world.put("lhr1", handed_to(world, "lhr1", syn_to("2001:db8:1::5", NOBODYS_PORT), "other"))
             world.wait_for(wire, f"src {OURS[6]}")
     finally:
         sh("lhr1", "ip -6 route del default; ip addr del fd00:1:1:1::2/64 dev eth0")
