@@ -243,7 +243,8 @@ static size_t put_frame(const struct question *q, int protocol, uint8_t ret[FRAM
 {
 	bool is_v4 = ps_ip_is_v4(&q->to);
 	struct ethhdr ethernet = {.h_proto = htons(is_v4 ? ETH_P_IP : ETH_P_IPV6)};
-	size_t at = sizeof(ethernet), header = is_v4 ? sizeof(struct iphdr) : sizeof(struct ip6_hdr);
+	size_t at = sizeof(ethernet),
+	       header = is_v4 ? sizeof(struct iphdr) : sizeof(struct ip6_hdr);
 	size_t len = put_transport(q, protocol, ret + at + header);
 
 	memcpy(ret, &ethernet, sizeof(ethernet));

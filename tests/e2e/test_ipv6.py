@@ -345,11 +345,11 @@ def test_answers_to_what_another_site_sent_leave_by_the_default_route_of_their_f
     assert {number: leaves_for(number) for number in gateways} == routers, "no default route: as to the other sites"
     sh(f"ip neigh replace fe80::44 lladdr {gateways[4]} dev eth0 nud permanent; "
        f"ip neigh replace fe80::66 lladdr {gateways[6]} dev eth0 nud permanent; "
-       "ip route add default via inet6 fe80::44 dev eth0; ip -6 route add default via fe80::66 dev eth0")
+       "ip -4 route add default via inet6 fe80::44 dev eth0; ip -6 route add default via fe80::66 dev eth0")
     try:
         lab.wait(lambda: {number: leaves_for(number) for number in gateways} == gateways, 3, "both default routes")
     finally:
-        sh("ip route del default; ip -6 route del default; for n in 44 66; do ip neigh del fe80::$n dev eth0; done")
+        sh("ip -4 route del default; ip -6 route del default; for n in 44 66; do ip neigh del fe80::$n dev eth0; done")
     lab.wait(lambda: {number: leaves_for(number) for number in gateways} == routers, 3, "the routes of before")
 
 
