@@ -79,8 +79,7 @@ static int parse(const char *text, size_t len, struct ps_plan **ret, char **ret_
 
 static struct ps_egress_slice slice_of_move(const struct ps_move *move)
 {
-	return (struct ps_egress_slice){.ip4_be = ps_ip_v4_be(&move->address),
-					.ports = move->ports};
+	return (struct ps_egress_slice){.address = move->address, .ports = move->ports};
 }
 
 static int refuse(const struct ps_move *move, const char *user, uint64_t ports, char **ret_why)

@@ -241,8 +241,11 @@ PS_INLINE int ps_look_service(struct ps_frame *frame, const struct ps_service_ke
 
 PS_INLINE int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow)
 {
-	struct ps_claim_key key = {flow->ours,      flow->peer,     flow->our_port,
-				   flow->peer_port, flow->protocol, {0}};
+	struct ps_claim_key key = {.src = ps_ip16_v4(flow->ours),
+				   .dst = ps_ip16_v4(flow->peer),
+				   .sport = flow->our_port,
+				   .dport = flow->peer_port,
+				   .protocol = flow->protocol};
 
 	return bpf_map_lookup_elem(&claims, &key) != NULL;
 }
@@ -272,13 +275,27 @@ PS_COLD int look_service6(const __be32 *ours, const struct ps_flow *flow)
 	return bpf_map_lookup_elem(&services6, &key) != NULL;
 }
 
-/* A socket in TIME_WAIT counts. */
-PS_COLD int look_tcp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
+PS_COLD int look_claim6(const __be32 *ours, const __be32 *peer, const struct ps_flow *flow)
 {
-	struct bpf_sock *sk =
-		bpf_skc_lookup_tcp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	struct ps_claim_key key = {
+		.sport = flow->our_port, .dport = flow->peer_port, .protocol = flow->protocol};
+
+	__builtin_memcpy(key.src.words, ours, sizeof(key.src));
+	__builtin_memcpy(key.dst.words, peer, sizeof(key.dst));
+	return bpf_map_lookup_elem(&claims, &key) != NULL;
+}
+
+/* As ps_look_socket(). */
+PS_COLD int look_socket6(struct xdp_md *xdp, const __be32 *ours, const __be32 *peer,
+			 const struct ps_flow *flow)
+{
+	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
+	struct bpf_sock *sk;
 	int found;
 
+	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
+	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
+	sk = bpf_skc_lookup_tcp(xdp, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
 	found = sk->state != PS_TCP_LISTEN;
@@ -286,39 +303,17 @@ PS_COLD int look_tcp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
 	return found;
 }
 
-PS_COLD int look_udp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
-{
-	struct bpf_sock *sk =
-		bpf_sk_lookup_udp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
-	int found;
-
-	if (!sk)
-		return 0;
-	found = sk->dst_port != 0;
-	bpf_sk_release(sk);
-	return found;
-}
-
-/* Connected sockets only. */
-PS_COLD int look_socket6(struct xdp_md *xdp, const __be32 *ours, const __be32 *peer,
-			 const struct ps_flow *flow)
-{
-	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
-
-	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
-	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
-	if (flow->protocol == PS_PROTO_TCP)
-		return look_tcp6(xdp, &tuple);
-	return flow->protocol == PS_PROTO_UDP && look_udp6(xdp, &tuple);
-}
-
-/* The ledger has no IPv6 yet: sockets say what is expected. */
+/* As ps_decide_expected(). */
 PS_INLINE __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
 				  const struct ps_flow *flow)
 {
+	if (look_claim6(ours, peer, flow))
+		return PS_REASON_DELIVER;
 	if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) && look_service6(ours, flow))
 		return PS_REASON_DELIVER_SERVICE;
-	return look_socket6(xdp_of(frame), ours, peer, flow) ? PS_REASON_DELIVER : PS_UNDECIDED;
+	return flow->protocol == PS_PROTO_TCP && look_socket6(xdp_of(frame), ours, peer, flow)
+		       ? PS_REASON_DELIVER
+		       : PS_UNDECIDED;
 }
 
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)

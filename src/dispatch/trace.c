@@ -173,15 +173,15 @@ static __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const
 	const struct ps_table *table = frame->table;
 
 	(void)peer;
+	if (frame->options->expected)
+		return PS_REASON_DELIVER;
 	for (size_t i = 0; i < table->n_services6; i++)
 		if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) &&
 		    ps_is_same6(table->services6[i].address, ours) &&
 		    table->services6[i].port == flow->our_port &&
 		    table->services6[i].protocol == flow->protocol)
 			return PS_REASON_DELIVER_SERVICE;
-	/* Only sockets are asked, and pings have none. */
-	return frame->options->expected && flow->protocol != PS_PROTO_ICMP6 ? PS_REASON_DELIVER
-									    : PS_UNDECIDED;
+	return PS_UNDECIDED;
 }
 
 static __u64 ps_look_clock(struct ps_frame *frame)

@@ -87,9 +87,8 @@ static void every_slice_of_the_plan_is_compiled_for_exactly_one_host(void **stat
 		assert_int_equal(ps_compile_slices(plan, host, &slices, &n), 0);
 		all += n;
 		for (size_t i = 0; i < n; i++) {
-			struct ps_ip ip = ps_ip_from_v4(slices[i].ip4_be);
 			const struct ps_grant *grant =
-				ps_plan_who(plan, &ip, slices[i].ports.first);
+				ps_plan_who(plan, &slices[i].address, slices[i].ports.first);
 
 			assert_non_null(grant);
 			assert_int_equal(grant->host, host);
@@ -109,15 +108,16 @@ static void a_class_draws_from_the_slices_of_its_pool_here(void **state)
 
 	assert_int_equal(ps_compile_egress_new(*state, LHR1, own, named, &egress), 0);
 	assert_int_equal(egress->config.n_choices, 3);
-	ie = &egress->choices[0];
-	gb = &egress->choices[1];
+	ie = &egress->choices[0].v4;
+	gb = &egress->choices[1].v4;
 	assert_int_equal(ie->n, 1);
-	assert_int_equal(egress->slices[ie->first].ip4_be, htonl(0xc6336440));
+	assert_int_equal(ps_ip_v4_be(&egress->slices[ie->first].address), htonl(0xc6336440));
 	assert_int_equal(egress->slices[ie->first].ports.first, 4 << 11);
 	assert_int_equal(gb->n, 3);
 	for (size_t i = 0; i < gb->n; i++)
-		assert_true(ntohl(egress->slices[gb->first + i].ip4_be) <= 0xc6336401);
-	assert_memory_equal(gb, &egress->choices[2], sizeof(*gb));
+		assert_true(ntohl(ps_ip_v4_be(&egress->slices[gb->first + i].address)) <=
+			    0xc6336401);
+	assert_memory_equal(gb, &egress->choices[2].v4, sizeof(*gb));
 }
 
 static void a_class_is_met_by_its_own_cgroup_and_by_its_match(void **state)
