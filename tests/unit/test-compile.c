@@ -160,6 +160,66 @@ static void services_mss_and_direct_destinations_are_those_of_the_host(void **st
 	}
 }
 
+/* What the parser will make of a plan whose pool gb also has an IPv6 block, and where pool ie has
+ * IPv6 only: IPv4 places of the text, put elsewhere. */
+static void put_ipv6(struct ps_plan *plan)
+{
+	struct ps_ip six;
+	const struct ps_ip gb = ps_ip_from_v4(htonl(0xc6336401)),
+			   ie = ps_ip_from_v4(htonl(0xc6336440));
+
+	assert_int_equal(ps_ip_parse("2001:db8::1", &six), 0);
+	for (size_t i = 0; i < plan->n_grants; i++) {
+		struct ps_ip *ip = &plan->grants[i].address;
+
+		if (ps_ip_cmp(ip, &gb) == 0 || ps_ip_cmp(ip, &ie) == 0)
+			*ip = ps_ip_add(&six, ps_ip_cmp(ip, &ie) == 0);
+	}
+	for (size_t i = 0; i < plan->n_services; i++)
+		plan->services[i].address = six;
+	plan->pools[1].blocks[0].prefix = (struct ps_prefix){ps_ip_add(&six, 1), 128};
+}
+
+static void a_class_has_slices_of_each_family_that_its_pools_have(void **state)
+{
+	const struct ps_compile_cgroup none[3] = {{0}};
+	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+	const struct ps_choices *ie, *gb;
+	struct ps_plan *plan = *state;
+
+	put_ipv6(plan);
+	assert_int_equal(ps_compile_egress_new(plan, LHR1, none, none, &egress), 0);
+	ie = &egress->choices[0];
+	gb = &egress->choices[1];
+	assert_int_equal(ie->v4.n, 0);
+	assert_int_equal(ie->v6.n, 1);
+	assert_int_equal(gb->v4.n, 2);
+	assert_int_equal(gb->v6.n, 1);
+	assert_int_equal(egress->config.n_slices, 4);
+	assert_true(ps_ip_is_v4(&egress->slices[gb->v4.first].address));
+	assert_int_equal(egress->slices[gb->v6.first].address.bytes[15], 1);
+	assert_int_equal(egress->slices[gb->v6.first].ports.first, 1 << 11);
+	assert_int_equal(egress->slices[ie->v6.first].address.bytes[15], 2);
+	assert_int_equal(egress->shared[2].bits, 128);
+	assert_false(ps_ip_is_v4(&egress->shared[2].ip));
+	assert_int_equal(ps_compile_class_pool(plan, 0, LHR1, true), PS_PLAN_NONE);
+	assert_int_equal(ps_compile_class_pool(plan, 0, LHR1, false), 1);
+	assert_int_equal(ps_compile_class_pool(plan, 1, LHR1, false), 0);
+}
+
+static void an_ipv6_service_keeps_its_address(void **state)
+{
+	const struct ps_compile_cgroup none[3] = {{0}};
+	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+	struct ps_plan *plan = *state;
+
+	put_ipv6(plan);
+	assert_int_equal(ps_compile_egress_new(plan, LHR2, none, none, &egress), 0);
+	assert_int_equal(egress->config.n_services, 1);
+	assert_memory_equal(egress->services[0].src.bytes, plan->services[0].address.bytes, 16);
+	assert_int_equal(egress->services[0].sport, htons(4443));
+}
+
 static void the_dispatchers_tables_are_made_for_every_host(void **state)
 {
 	for (unsigned host = 0; host < N_HOSTS; host++) {
@@ -188,6 +248,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			services_mss_and_direct_destinations_are_those_of_the_host, setup,
 			teardown),
+		cmocka_unit_test_setup_teardown(
+			a_class_has_slices_of_each_family_that_its_pools_have, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_ipv6_service_keeps_its_address, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_dispatchers_tables_are_made_for_every_host,
 						setup, teardown),
 	};
