@@ -6,7 +6,7 @@
 #include "cm.h"
 #include "egress/egress.h"
 
-static union ps_ip16 read(const char *text)
+static union ps_ip16 parse(const char *text)
 {
 	struct ps_ip ip;
 
@@ -34,7 +34,7 @@ static void an_address_is_what_base_says_it_is(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
-		union ps_ip16 ip = read(rows[i].text);
+		union ps_ip16 ip = parse(rows[i].text);
 
 		assert_int_equal(ps_ip16_is_v4(&ip), rows[i].v4);
 		assert_int_equal(ps_ip16_is_zero(&ip), rows[i].zero);
@@ -44,7 +44,7 @@ static void an_address_is_what_base_says_it_is(void **state)
 
 static void four_bytes_make_the_mapped_address(void **state)
 {
-	union ps_ip16 made = ps_ip16_v4(inet_addr("198.51.100.1")), parsed = read("198.51.100.1");
+	union ps_ip16 made = ps_ip16_v4(inet_addr("198.51.100.1")), parsed = parse("198.51.100.1");
 
 	(void)state;
 	assert_memory_equal(made.bytes, parsed.bytes, sizeof(made));
@@ -52,7 +52,7 @@ static void four_bytes_make_the_mapped_address(void **state)
 
 static void addresses_differ_by_any_bit(void **state)
 {
-	union ps_ip16 one = read("2001:db8::1");
+	union ps_ip16 one = parse("2001:db8::1");
 
 	(void)state;
 	assert_true(ps_ip16_is_same(&one, &one));
