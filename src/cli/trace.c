@@ -106,11 +106,9 @@ static int find_arrival(const struct ps_cli *cli, const struct question *q, stru
 
 static void resolve_all(struct ps_table *table)
 {
-	for (size_t i = 0; i < table->n_hosts; i++)
-		table->hosts[i].hop.ifindex = TRACE_IFINDEX;
-	for (size_t i = 0; i < table->n_edges; i++)
-		table->edges[i].hop.ifindex = TRACE_IFINDEX;
-	table->config.gateway.ifindex = TRACE_IFINDEX;
+	for (size_t i = 0; i < table->n_peers; i++)
+		table->peers[i].hop.ifindex = TRACE_IFINDEX;
+	table->config.gateway.ifindex = table->config.gateway6.ifindex = TRACE_IFINDEX;
 	table->config.fresh_until_ns = UINT64_MAX;
 }
 

@@ -60,12 +60,15 @@ int ps_dispatch_detach_all(const char *pin_dir);
  * half-written address (steer.h, ps_hop_read).  One writer at a time.  -ERANGE: no such element. */
 int ps_dispatch_set_hop(struct ps_dispatch *dispatch, unsigned host, const struct ps_hop *hop);
 int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const struct ps_hop *hop);
+/* By the default routes of IPv4 and IPv6. */
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop);
+int ps_dispatch_set_gateway6(struct ps_dispatch *dispatch, const struct ps_hop *hop);
 /* CLOCK_BOOTTIME until which the table counts as fresh; 0: not. */
 int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns);
 
 /* Largest outer packet to the peers (hosts or edges) at this underlay address, bytes; 0: what the
- * table said at loading.  -ENOENT: no such peer; -ERANGE: below PS_MTU_MIN or above the table's. */
+ * table said at loading.  -ENOENT: no such peer; -ERANGE: below PS_MTU_MIN
+ * (or its like) or above the table's. */
 int ps_dispatch_set_mtu(struct ps_dispatch *dispatch, const struct ps_ip *dst, unsigned mtu);
 
 /* What routers say about packets that this host encapsulated: forgeries are possible, so believe

@@ -9,7 +9,7 @@
 struct ps_dispatch {
 	struct ps_dispatch_bpf *skel; /* skel->bss is written while the program runs */
 	char *pin_dir;
-	size_t n_hosts, n_edges;
+	size_t n_hosts, n_peers;
 	unsigned mtu; /* of the table */
 	struct ring_buffer *hints;
 	ps_dispatch_hint_fn *take_hint; /* while they are read */

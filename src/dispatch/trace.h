@@ -33,6 +33,7 @@ struct ps_trace_options {
 	uint64_t now_ns;                /* against table->config.fresh_until_ns */
 	unsigned headroom;              /* before the frame, bytes, a multiple of 4 */
 	struct ps_trace_memory *memory; /* of fragments; NULL: none came before */
+	bool no_express;                /* take every stage (express.h), which must give the same */
 };
 
 enum ps_trace_action { PS_TRACE_PASS, PS_TRACE_TX, PS_TRACE_REDIRECT, PS_TRACE_DROP };

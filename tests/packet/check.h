@@ -30,18 +30,45 @@ static inline void check_hop(const unsigned char *out, unsigned ifindex)
 	assert_memory_equal(out + 6, hop.src_mac, 6);
 }
 
+/* An outer header of IPv6: our flow in its label too, UDP checksum 0. */
+static inline void check_outer6(const struct row *row, const unsigned char *ip, size_t inner_len)
+{
+	unsigned char src[16], dst[16];
+
+	put_ip6(src, UNDERLAY6, SELF & 0xffff);
+	put_ip6(dst, UNDERLAY6, row->dst & 0xffff);
+	assert_int_equal(get16(ip - 2), 0x86dd);
+	assert_int_equal(get32(ip), 0x60000000u | get16(ip + 40));
+	assert_int_equal(get16(ip + 4), 8 + inner_len);
+	assert_int_equal(ip[6], UDP);
+	assert_int_equal(ip[7], 64);
+	assert_memory_equal(ip + 8, src, 16);
+	assert_memory_equal(ip + 24, dst, 16);
+}
+
+static inline unsigned overhead(const struct row *row)
+{
+	return row->world == OVER6 ? 48 : 28;
+}
+
 static inline void check_encapsulated(const struct row *row, const unsigned char *in,
 				      struct layout at, const unsigned char *out, size_t len)
 {
-	assert_int_equal(len, 14 + 28 + at.ip_len + row->packet.padding);
+	const unsigned char *udp = out + 14 + overhead(row) - 8;
+
+	assert_int_equal(len, 14 + overhead(row) + at.ip_len + row->packet.padding);
 	check_hop(out, row->action == PS_TRACE_TX ? HERE : ELSEWHERE);
-	check_head(out, 14, UDP, SELF, row->dst);
-	assert_int_equal(get16(out + 16), 28 + at.ip_len);
-	assert_true(get16(out + 34) >= 49152);
-	assert_int_equal(get16(out + 36), row->port);
-	assert_int_equal(get16(out + 38), 8 + at.ip_len);
-	assert_int_equal(get16(out + 40), 0);
-	assert_memory_equal(out + 42, in + at.ip, at.ip_len);
+	if (row->world == OVER6) {
+		check_outer6(row, out + 14, at.ip_len);
+	} else {
+		check_head(out, 14, UDP, SELF, row->dst);
+		assert_int_equal(get16(out + 16), 28 + at.ip_len);
+	}
+	assert_true(get16(udp) >= 49152);
+	assert_int_equal(get16(udp + 2), row->port);
+	assert_int_equal(get16(udp + 4), 8 + at.ip_len);
+	assert_int_equal(get16(udp + 6), 0);
+	assert_memory_equal(udp + 8, in + at.ip, at.ip_len);
 }
 
 /* Where the answer's IP header is; checks what is before. */
@@ -172,7 +199,7 @@ static inline void check_answer6(const struct row *row, const unsigned char *in,
 	else if (row->reason == PS_REASON_ECHO_REPLY)
 		check_echo6(row, in, at, out, len);
 	else if (row->reason == PS_REASON_TOO_BIG)
-		check_error6(row, in, at, out, len, 2 << 8, 1500 - 28);
+		check_error6(row, in, at, out, len, 2 << 8, 1500 - overhead(row));
 	else
 		check_error6(row, in, at, out, len, 1 << 8 | 4, 0);
 }
@@ -218,7 +245,7 @@ static inline void check_output(const struct row *row, const unsigned char *in, 
 		check_error(row, in, at, out, len, 3, 0);
 		break;
 	case PS_REASON_TOO_BIG:
-		check_error(row, in, at, out, len, 4, 1500 - 28);
+		check_error(row, in, at, out, len, 4, 1500 - overhead(row));
 		break;
 	case PS_REASON_ECHO_REPLY:
 		check_echo(row, in, at, out, len);

@@ -189,7 +189,7 @@ static void the_outer_checksum_made_from_the_partial_sum_is_right(void **state)
 		unsigned char *at = malloc(28);
 
 		assert_non_null(at);
-		peer.csum = ps_ip_sum(PS_PROTO_UDP, peer.src, peer.dst);
+		peer.csum = ps_outer_sum(peer.src, peer.dst);
 		ps_write_outer(at, &peer, len, 50000, 6080);
 		assert_int_equal(checksum(at, 20, 0), 0);
 		assert_int_equal(get16(at + 2), len + 28);
