@@ -78,6 +78,11 @@ static int parse(const char *text, size_t len, struct ps_plan **ret, char **ret_
 	return r < 0 ? explain(&diags, r, ret_why) : 0;
 }
 
+static struct ps_egress_slice slice_of_move(const struct ps_move *move)
+{
+	return (struct ps_egress_slice){.address = move->address, .ports = move->ports};
+}
+
 static int refuse(const struct ps_move *move, const char *user, uint64_t ports, char **ret_why)
 {
 	char address[PS_IP_HOST_MAX];
@@ -103,7 +108,7 @@ static int judge_own(struct ps_agent *agent, const struct ps_move *moves, size_t
 	if (!slices || !used)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
-		slices[i] = ps_compile_slice(&moves[i].address, moves[i].ports, 0);
+		slices[i] = slice_of_move(&moves[i]);
 	r = ps_egress_usage(agent->pin_dir, slices, n, used);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;

@@ -9,29 +9,15 @@
 
 enum { HEADERS_V4 = 40 }; /* IPv4 and TCP header without options, bytes */
 
-struct ps_egress_slice ps_compile_slice(const struct ps_ip *address, struct ps_range ports,
-					unsigned shift)
-{
-	return (struct ps_egress_slice){
-		.ip4_be = ps_ip_v4_be(address), .ports = ports, .shift = shift};
-}
-
-struct ps_ip ps_compile_slice_ip(const struct ps_egress_slice *slice)
-{
-	return ps_ip_from_v4(slice->ip4_be);
-}
-
-/* The outgoing side has no IPv6 yet: nobody draws ports of such slices. */
-static bool is_drawn(const struct ps_grant *grant, unsigned self)
-{
-	return grant->host == self && ps_ip_is_v4(&grant->address);
-}
-
 static struct ps_egress_slice slice_of(const struct ps_plan *plan, const struct ps_grant *grant)
 {
 	unsigned shift = plan->pools[grant->pool].shift;
 
-	return ps_compile_slice(&grant->address, ps_slice_range(grant->slice, shift), shift);
+	return (struct ps_egress_slice){
+		.address = grant->address,
+		.ports = ps_slice_range(grant->slice, shift),
+		.shift = shift,
+	};
 }
 
 int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egress_slice **ret,
@@ -43,7 +29,7 @@ int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egres
 	if (!slices)
 		return -ENOMEM;
 	for (size_t i = 0; i < plan->n_grants; i++)
-		if (is_drawn(&plan->grants[i], self))
+		if (plan->grants[i].host == self)
 			slices[n++] = slice_of(plan, &plan->grants[i]);
 	*ret = slices;
 	*ret_n = n;
@@ -93,28 +79,58 @@ static int make_room(struct ps_compile_egress *egress, const struct ps_plan *pla
 	return 0;
 }
 
-/* Slices sorted by pool, so that each class's choice is one run. */
+int ps_compile_class_pool(const struct ps_plan *plan, unsigned class, unsigned self, bool is_v4)
+{
+	const struct ps_tags *wanted = &plan->classes[class].tags;
+	unsigned best = (unsigned)plan->n_pools;
+
+	for (size_t i = 0; i < plan->n_grants; i++) {
+		const struct ps_grant *grant = &plan->grants[i];
+
+		if (grant->host == self && grant->pool < best &&
+		    ps_ip_is_v4(&grant->address) == is_v4 &&
+		    ps_tags_cover(&plan->pools[grant->pool].tags, wanted))
+			best = grant->pool;
+	}
+	return best < plan->n_pools ? (int)best : PS_PLAN_NONE;
+}
+
+/* Appends this host's slices of one pool and family. */
+static struct ps_choice add_slices(struct ps_compile_egress *egress, const struct ps_plan *plan,
+				   unsigned self, unsigned pool, bool is_v4)
+{
+	size_t first = egress->config.n_slices;
+
+	for (size_t i = 0; i < plan->n_grants; i++) {
+		const struct ps_grant *grant = &plan->grants[i];
+
+		if (grant->host == self && grant->pool == pool &&
+		    ps_ip_is_v4(&grant->address) == is_v4)
+			egress->slices[egress->config.n_slices++] = slice_of(plan, grant);
+	}
+	return (struct ps_choice){(uint32_t)first, (uint32_t)(egress->config.n_slices - first)};
+}
+
+/* Slices sorted by pool and family, so that each class's choice is a run for each family. */
 static int fill_choices(struct ps_compile_egress *egress, const struct ps_plan *plan, unsigned self)
 {
-	ps_auto_mem struct ps_choice *by_pool = calloc(plan->n_pools + 1, sizeof(*by_pool));
-	size_t n = 0;
+	ps_auto_mem struct ps_choices *by_pool = calloc(plan->n_pools + 1, sizeof(*by_pool));
 
 	if (!by_pool)
 		return -ENOMEM;
-	for (size_t pool = 0; pool < plan->n_pools; pool++) {
-		by_pool[pool].first = (uint32_t)n;
-		for (size_t i = 0; i < plan->n_grants; i++)
-			if (is_drawn(&plan->grants[i], self) && plan->grants[i].pool == pool)
-				egress->slices[n++] = slice_of(plan, &plan->grants[i]);
-		by_pool[pool].n = (uint32_t)n - by_pool[pool].first;
+	for (unsigned pool = 0; pool < plan->n_pools; pool++) {
+		by_pool[pool].v4 = add_slices(egress, plan, self, pool, true);
+		by_pool[pool].v6 = add_slices(egress, plan, self, pool, false);
 	}
-	for (size_t class = 0; class < plan->n_classes; class ++) {
-		int pool = ps_plan_class_pool(plan, (unsigned)class, self);
+	for (unsigned class = 0; class < plan->n_classes; class ++) {
+		int v4 = ps_compile_class_pool(plan, class, self, true);
+		int v6 = ps_compile_class_pool(plan, class, self, false);
 
-		if (pool != PS_PLAN_NONE)
-			egress->choices[class] = by_pool[pool];
+		if (v4 != PS_PLAN_NONE)
+			egress->choices[class].v4 = by_pool[v4].v4;
+		if (v6 != PS_PLAN_NONE)
+			egress->choices[class].v6 = by_pool[v6].v6;
 	}
-	egress->config.n_slices = n;
 	egress->config.n_choices = plan->n_classes;
 	return 0;
 }
@@ -176,9 +192,9 @@ static void fill_services(struct ps_compile_egress *egress, const struct ps_plan
 	for (size_t i = 0; i < plan->n_services; i++) {
 		const struct ps_service *service = &plan->services[i];
 
-		if (service->host == self && ps_ip_is_v4(&service->address))
+		if (service->host == self)
 			egress->services[n++] =
-				(struct ps_claim_key){.src = ps_ip_v4_be(&service->address),
+				(struct ps_claim_key){.src = ps_ip16(&service->address),
 						      .sport = htons(service->port),
 						      .protocol = service->protocol};
 	}

@@ -159,14 +159,14 @@ json_t *ps_agent_usage(struct ps_agent *agent)
 	if (!used || ps_egress_usage(agent->pin_dir, active->slices, active->n_slices, used) < 0)
 		return list;
 	for (size_t i = 0; i < active->n_slices; i++) {
-		struct ps_ip ip = ps_compile_slice_ip(&active->slices[i]);
 		char address[PS_IP_TEXT_MAX];
 
-		json_array_append_new(list, json_pack("{s:s, s:i, s:I, s:I}", "address",
-						      ps_ip_format(&ip, address), "first_port",
-						      active->slices[i].ports.first, "ports",
-						      (json_int_t)active->slices[i].ports.count,
-						      "claims", (json_int_t)used[i]));
+		ps_ip_format(&active->slices[i].address, address);
+		json_array_append_new(list,
+				      json_pack("{s:s, s:i, s:I, s:I}", "address", address,
+						"first_port", active->slices[i].ports.first,
+						"ports", (json_int_t)active->slices[i].ports.count,
+						"claims", (json_int_t)used[i]));
 	}
 	return list;
 }

@@ -386,11 +386,13 @@ def test_a_plan_is_refused_where_ipv6_is_disabled(world):
     assert f"but IPv6 is disabled on `deaf`: sysctl {setting}=0" in refused.stderr
 
 
-def test_programs_of_a_class_fetch_by_shared_ipv4_addresses_over_this_underlay(world):
+@pytest.mark.parametrize("number", [4, 6], ids=["IPv4", "IPv6"])
+def test_programs_of_a_class_fetch_by_shared_addresses_over_this_underlay(world, number):
     lab = world.lab
+    web1 = lab.topology.address("web1") if number == 4 else f"\\[{lab.topology.address6('web1')}\\]"
     wires = {host: world.capture(host, OUTER) for host in lab.topology.hosts}
     before = world.counters()
-    answers = {host: programs.fetch(lab, host, f"http://{lab.topology.address('web1')}/", 40, wish="country=GB")
+    answers = {host: programs.fetch(lab, host, f"http://{web1}/", 40, wish="country=GB")
                for host in lab.topology.hosts}
     assert {host: answer.count() for host, answer in answers.items()} == dict.fromkeys(answers, 40)
     after = world.counters()

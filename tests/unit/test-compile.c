@@ -88,13 +88,11 @@ a_host_gets_local_routes_for_the_addresses_it_holds_slices_of_and_no_others(void
 	}
 }
 
-static void every_slice_that_ports_are_drawn_from_is_compiled_for_exactly_one_host(void **state)
+static void every_slice_of_the_plan_is_compiled_for_exactly_one_host(void **state)
 {
 	const struct ps_plan *plan = *state;
-	size_t all = 0, n_drawn = 0;
+	size_t all = 0;
 
-	for (size_t i = 0; i < plan->n_grants; i++)
-		n_drawn += ps_ip_is_v4(&plan->grants[i].address);
 	for (unsigned host = 0; host < N_HOSTS; host++) {
 		ps_auto_mem struct ps_egress_slice *slices = NULL;
 		size_t n;
@@ -102,17 +100,17 @@ static void every_slice_that_ports_are_drawn_from_is_compiled_for_exactly_one_ho
 		assert_int_equal(ps_compile_slices(plan, host, &slices, &n), 0);
 		all += n;
 		for (size_t i = 0; i < n; i++) {
-			struct ps_ip ip = ps_compile_slice_ip(&slices[i]);
 			const struct ps_grant *grant =
-				ps_plan_who(plan, &ip, slices[i].ports.first);
+				ps_plan_who(plan, &slices[i].address, slices[i].ports.first);
 
 			assert_non_null(grant);
 			assert_int_equal(grant->host, host);
-			assert_int_equal(slices[i].ports.count, 2048);
-			assert_int_equal(slices[i].shift, 11);
+			assert_int_equal(slices[i].shift, plan->pools[grant->pool].shift);
+			assert_int_equal(slices[i].ports.count,
+					 slices[i].shift == PS_SHIFT_WHOLE ? 64512 : 2048);
 		}
 	}
-	assert_int_equal(all, n_drawn);
+	assert_int_equal(all, plan->n_grants);
 }
 
 static void a_class_draws_from_the_slices_of_its_pool_here(void **state)
@@ -124,15 +122,16 @@ static void a_class_draws_from_the_slices_of_its_pool_here(void **state)
 
 	assert_int_equal(ps_compile_egress_new(*state, LHR1, own, named, &egress), 0);
 	assert_int_equal(egress->config.n_choices, 3);
-	ie = &egress->choices[0];
-	gb = &egress->choices[1];
+	ie = &egress->choices[0].v4;
+	gb = &egress->choices[1].v4;
 	assert_int_equal(ie->n, 1);
-	assert_int_equal(egress->slices[ie->first].ip4_be, htonl(0xc6336440));
+	assert_int_equal(ps_ip_v4_be(&egress->slices[ie->first].address), htonl(0xc6336440));
 	assert_int_equal(egress->slices[ie->first].ports.first, 4 << 11);
 	assert_int_equal(gb->n, 3);
 	for (size_t i = 0; i < gb->n; i++)
-		assert_true(ntohl(egress->slices[gb->first + i].ip4_be) <= 0xc6336401);
-	assert_memory_equal(gb, &egress->choices[2], sizeof(*gb));
+		assert_true(ntohl(ps_ip_v4_be(&egress->slices[gb->first + i].address)) <=
+			    0xc6336401);
+	assert_memory_equal(gb, &egress->choices[2].v4, sizeof(*gb));
 }
 
 static void a_class_is_met_by_its_own_cgroup_and_by_its_match(void **state)
@@ -167,12 +166,72 @@ static void services_mss_and_direct_destinations_are_those_of_the_host(void **st
 		ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
 
 		assert_int_equal(ps_compile_egress_new(*state, host, none, none, &egress), 0);
-		assert_int_equal(egress->config.n_services, host == LHR2);
+		assert_int_equal(egress->config.n_services, host == LHR2 ? 2 : 0);
 		assert_int_equal(egress->config.mss,
 				 host == LHR2 ? 9000 - 28 - 40 : 1500 - 28 - 40);
 		assert_int_equal(egress->config.n_direct, 1 + N_HOSTS + 2);
 		assert_int_equal(egress->config.n_shared, 6);
 	}
+}
+
+/* What the parser will make of a plan whose pool gb also has an IPv6 block, and where pool ie has
+ * IPv6 only: IPv4 places of the text, put elsewhere. */
+static void put_ipv6(struct ps_plan *plan)
+{
+	struct ps_ip six;
+	const struct ps_ip gb = ps_ip_from_v4(htonl(0xc6336401)),
+			   ie = ps_ip_from_v4(htonl(0xc6336440));
+
+	assert_int_equal(ps_ip_parse("2001:db8::1", &six), 0);
+	for (size_t i = 0; i < plan->n_grants; i++) {
+		struct ps_ip *ip = &plan->grants[i].address;
+
+		if (ps_ip_cmp(ip, &gb) == 0 || ps_ip_cmp(ip, &ie) == 0)
+			*ip = ps_ip_add(&six, ps_ip_cmp(ip, &ie) == 0);
+	}
+	for (size_t i = 0; i < plan->n_services; i++)
+		plan->services[i].address = six;
+	plan->pools[1].blocks[0].prefix = (struct ps_prefix){ps_ip_add(&six, 1), 128};
+}
+
+static void a_class_has_slices_of_each_family_that_its_pools_have(void **state)
+{
+	const struct ps_compile_cgroup none[3] = {{0}};
+	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+	const struct ps_choices *ie, *gb;
+	struct ps_plan *plan = *state;
+
+	put_ipv6(plan);
+	assert_int_equal(ps_compile_egress_new(plan, LHR1, none, none, &egress), 0);
+	ie = &egress->choices[0];
+	gb = &egress->choices[1];
+	assert_int_equal(ie->v4.n, 0);
+	assert_int_equal(ie->v6.n, 1);
+	assert_int_equal(gb->v4.n, 2);
+	assert_int_equal(gb->v6.n, 1);
+	assert_int_equal(egress->config.n_slices, 6);
+	assert_true(ps_ip_is_v4(&egress->slices[gb->v4.first].address));
+	assert_int_equal(egress->slices[gb->v6.first].address.bytes[15], 1);
+	assert_int_equal(egress->slices[gb->v6.first].ports.first, 1 << 11);
+	assert_int_equal(egress->slices[ie->v6.first].address.bytes[15], 2);
+	assert_int_equal(egress->shared[2].bits, 128);
+	assert_false(ps_ip_is_v4(&egress->shared[2].ip));
+	assert_int_equal(ps_compile_class_pool(plan, 0, LHR1, true), PS_PLAN_NONE);
+	assert_int_equal(ps_compile_class_pool(plan, 0, LHR1, false), 1);
+	assert_int_equal(ps_compile_class_pool(plan, 1, LHR1, false), 0);
+}
+
+static void an_ipv6_service_keeps_its_address(void **state)
+{
+	const struct ps_compile_cgroup none[3] = {{0}};
+	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+	struct ps_plan *plan = *state;
+
+	put_ipv6(plan);
+	assert_int_equal(ps_compile_egress_new(plan, LHR2, none, none, &egress), 0);
+	assert_int_equal(egress->config.n_services, 2);
+	assert_memory_equal(egress->services[0].src.bytes, plan->services[0].address.bytes, 16);
+	assert_int_equal(egress->services[0].sport, htons(4443));
 }
 
 static void the_dispatchers_tables_are_made_for_every_host(void **state)
@@ -281,8 +340,7 @@ int main(void)
 			a_host_gets_local_routes_for_the_addresses_it_holds_slices_of_and_no_others,
 			setup, teardown),
 		cmocka_unit_test_setup_teardown(
-			every_slice_that_ports_are_drawn_from_is_compiled_for_exactly_one_host,
-			setup, teardown),
+			every_slice_of_the_plan_is_compiled_for_exactly_one_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_class_draws_from_the_slices_of_its_pool_here,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(a_class_is_met_by_its_own_cgroup_and_by_its_match,
@@ -290,6 +348,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			services_mss_and_direct_destinations_are_those_of_the_host, setup,
 			teardown),
+		cmocka_unit_test_setup_teardown(
+			a_class_has_slices_of_each_family_that_its_pools_have, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_ipv6_service_keeps_its_address, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_dispatchers_tables_are_made_for_every_host,
 						setup, teardown),
 		cmocka_unit_test(a_path_over_ipv6_leaves_20_bytes_less_for_segments),
