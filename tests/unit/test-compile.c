@@ -264,22 +264,25 @@ static void a_path_over_ipv6_leaves_20_bytes_less_for_segments(void **state)
 	assert_int_equal(egress->config.mss, 1500 - 48 - 40);
 }
 
-/* The host that the tables name for a port of an IPv6 address, -1: nobody. */
-static int owner6(const struct ps_table *table, const char *where, unsigned slice)
+static struct ps_address find(const struct ps_table *table, const char *where)
 {
-	const struct ps_address *address;
+	struct ps_address address = {0};
 	struct ps_ip ip;
-	__be32 words[4];
-	__u8 slot;
 
 	assert_int_equal(ps_ip_parse(where, &ip), 0);
-	memcpy(words, ip.bytes, sizeof(words));
-	address = ps_table_find6(table, words);
-	assert_non_null(address);
-	slot = table->owners[address->row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES];
+	assert_true(ps_table_find(table, &ip, &address));
+	return address;
+}
+
+/* The host that the tables name for a slice of an address, -1: nobody. */
+static int owner_of(const struct ps_table *table, const char *where, unsigned slice)
+{
+	struct ps_address address = find(table, where);
+	__u8 slot = table->owners[address.row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES];
+
 	if (slot == PS_OWNER_NONE)
 		return -1;
-	return table->peers[address->group * PS_GROUP_SIZE + slot].host;
+	return table->peers[address.group * PS_GROUP_SIZE + slot].host;
 }
 
 static void ipv6_addresses_and_their_owners_are_in_the_dispatchers_tables(void **state)
@@ -299,7 +302,7 @@ static void ipv6_addresses_and_their_owners_are_in_the_dispatchers_tables(void *
 
 		assert_int_equal(ps_compile_table(*state, host, &table), 0);
 		for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++)
-			assert_int_equal(owner6(table, rows[i].address, rows[i].slice),
+			assert_int_equal(owner_of(table, rows[i].address, rows[i].slice),
 					 rows[i].host);
 	}
 }
@@ -320,16 +323,10 @@ static void the_policy_of_a_pool_is_that_of_its_ipv6_addresses(void **state)
 
 	assert_int_equal(ps_compile_table(*state, LHR1, &table), 0);
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
-		const struct ps_address *found;
-		struct ps_ip ip;
-		__be32 words[4];
+		struct ps_address found = find(table, rows[i].address);
 
-		assert_int_equal(ps_ip_parse(rows[i].address, &ip), 0);
-		memcpy(words, ip.bytes, sizeof(words));
-		found = ps_table_find6(table, words);
-		assert_non_null(found);
-		assert_int_equal(found->site, rows[i].site);
-		assert_int_equal(found->bits, rows[i].bits);
+		assert_int_equal(found.site, rows[i].site);
+		assert_int_equal(found.bits, rows[i].bits);
 	}
 }
 
