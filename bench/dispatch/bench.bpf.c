@@ -50,7 +50,7 @@ PS_INLINE int parse_into(struct xdp_md *xdp, struct ps_flow *flow, struct ps_way
 	const struct iphdr *ip = (const void *)(eth + 1);
 	const void *end = ps_frame_end(xdp);
 
-	if ((const void *)(ip + 1) > end || eth->h_proto != ps_be16(ETH_P_IP))
+	if ((const void *)(ip + 1) > end || ps_ether_type(eth) != ps_be16(ETH_P_IP))
 		return 0;
 	return ps_express_read(ip, end, flow, way);
 }
@@ -70,11 +70,14 @@ __attribute__((noinline)) int constant(struct xdp_md *xdp)
 {
 	struct ps_flow flow;
 	struct ps_way way;
+	__u32 ifindex;
 
 	if (!parse_into(xdp, &flow, &way))
 		return XDP_ABORTED;
 	way.envelope.to = PS_GUE_PORT;
-	return ps_encapsulate4(xdp, &floor_peer, &floor_peer.hop, &way.envelope);
+	return ps_wrap4(xdp, &floor_peer, &way.envelope, &ifindex) == PS_UNDECIDED
+		       ? ps_frame_leave(xdp, ifindex)
+		       : XDP_ABORTED;
 }
 
 __attribute__((noinline)) int decide(struct xdp_md *xdp)
@@ -86,7 +89,7 @@ __attribute__((noinline)) int decide(struct xdp_md *xdp)
 	if (!parse_into(xdp, &flow, &way) || !ps_look_address(xdp, flow.ours, &address) ||
 	    !ps_express_find(xdp, &address, &flow, &way))
 		return XDP_ABORTED;
-	asm volatile("" ::"r"(way.peer), "r"(way.hop.ifindex), "r"(way.envelope.ip_len));
+	asm volatile("" ::"r"(way.peer), "r"(way.envelope.to), "r"(way.envelope.ip_len));
 	return XDP_PASS;
 }
 

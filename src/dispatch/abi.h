@@ -78,7 +78,9 @@ enum {
 	X(TOO_BIG, "too_big", "does not fit the underlay once encapsulated: sender told by ICMP")  \
 	X(MTU_HINT, "mtu_hint", "ICMP says that what we encapsulated was too big: passed, noted")  \
 	X(TO_GATHERER, "to_gatherer", "fragment encapsulated to the host that gathers its packet") \
-	X(DROP_STRAY, "drop_stray", "fragment that came before the first one of its packet")
+	X(DROP_STRAY, "drop_stray", "fragment that came before the first one of its packet")       \
+	X(SPLIT, "split", "does not fit the underlay once encapsulated: sent in two pieces")       \
+	X(DROP_SPLIT, "drop_split", "was to be sent in two pieces, and could not be")
 
 #define PS_DISPATCH_REASON_ENUM(name, label, text) PS_REASON_##name,
 enum ps_dispatch_reason { PS_DISPATCH_REASONS(PS_DISPATCH_REASON_ENUM) PS_REASON_MAX };
@@ -106,11 +108,12 @@ _Static_assert(sizeof(struct ps_index6) == 24, "map value layout is ABI");
 
 /* Element of map `addresses`: one shared address; of map `blocks`: the first of 256 alike. */
 struct ps_address {
-	__u32 row;   /* first element in `owners` */
-	__u16 group; /* element of `groups`; at another site: not used */
-	__u8 site;   /* index of the site the address is at */
-	__u8 bits;   /* shift (low 5 bits), enum ps_dispatch_flags << 5 */
-};
+	__u32 row;     /* first element in `owners` */
+	__u8 group;    /* its owner bytes mean peers of this; 0: it is at another site */
+	__u8 row_bits; /* of blocks: 1 << row_bits elements later the next address's row begins */
+	__u8 site;     /* index of the site the address is at */
+	__u8 bits;     /* shift (low 5 bits), enum ps_dispatch_flags << 5; 0: not shared */
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct ps_address) == 8, "map value layout is ABI");
 
 /* Element of map `owners`. */
@@ -138,7 +141,8 @@ struct ps_peer {
 	struct ps_hop hop;
 	__be32 dst;   /* underlay address of the host, or edge of the site; IPv6: a digest of it */
 	__be32 src;   /* own underlay address */
-	__u16 mtu;    /* largest outer packet, bytes; lowered while the program runs */
+	__u16 room;   /* longest packet that fits over IPv4, bytes; lowered while the program runs;
+		       * 0: this host, or over IPv6 */
 	__u16 csum;   /* partial sum of the outer IPv4 header without total length (RFC 1071) */
 	__u16 host;   /* its number; of an edge: the site */
 	__u8 kind;    /* enum ps_peer_kind */
@@ -148,8 +152,11 @@ _Static_assert(sizeof(struct ps_peer) == 32, "map value layout is ABI");
 
 /* Element of array `peers6`, at the same place. */
 struct ps_peer6 {
-	__be32 dst[4];
+	__be32 dst[4]; /* IPv4 as ever */
+	__u16 room;    /* over IPv6; 0: not so */
+	__u16 pad[3];
 };
+_Static_assert(sizeof(struct ps_peer6) == 24, "map value layout is ABI");
 
 /* The one element of map `config`; written by the agent while the program runs. */
 struct ps_dispatch_config {

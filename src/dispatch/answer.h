@@ -95,15 +95,26 @@ PS_STAGE(ps_ping)
 	return reason == PS_UNDECIDED ? PS_REASON_ECHO_REPLY : reason;
 }
 
+/* Two fragments, if they fit.  At another site they must be gathered. */
+PS_INLINE __u32 ps_part(struct ps_frame *frame, struct ps_verdict *v, __u32 room)
+{
+	if (v->l4_off != sizeof(struct iphdr) || !ps_split_first(v->ip_len, room))
+		return PS_REASON_DROP_TOO_BIG;
+	if (v->address.site != ps_look_config(frame)->site)
+		v->goes = PS_GUE_PORT - PS_GUE_STEPS_MAX;
+	return PS_REASON_SPLIT;
+}
+
 /* The packet is larger than the peer takes once encapsulated.  Only what forbids fragments may draw an
  * answer (RFC 1191 §4), as all of IPv6 does (RFC 8200 §5), and never an ICMP error (RFC 1122
  * §3.2.2).  A link below 1,280 bytes is no IPv6 link. */
 PS_STAGE(ps_too_big)
 {
-	const struct ps_peer *peer = ps_look_peer(frame, v->to);
-	__u32 mtu = peer->mtu - ps_overhead(peer), reason;
+	__u32 mtu = ps_room_to(frame, v->to), reason;
 
-	if (v->may_split || v->flow.is_icmp == PS_IS_ERROR || !ps_has_sender(frame, v))
+	if (v->may_split)
+		return ps_part(frame, v, mtu);
+	if (v->flow.is_icmp == PS_IS_ERROR || !ps_has_sender(frame, v))
 		return PS_REASON_DROP_TOO_BIG;
 	v->quote_len = ps_quote_of(v);
 	v->answer_mtu = (__u16)(v->is_v6 && mtu < PS_MTU_MIN_V6 ? PS_MTU_MIN_V6 : mtu);

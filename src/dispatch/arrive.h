@@ -8,15 +8,6 @@
 
 #include "dispatch/look.h"
 
-PS_INLINE int ps_is_shared6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret)
-{
-	const struct ps_address *address = ps_look_address6(frame, ip6);
-
-	if (address)
-		*ret = *address;
-	return address != (void *)0;
-}
-
 /* The packet at v->ip_off, inside another. */
 PS_INLINE __u32 ps_unwrap(struct ps_frame *frame, struct ps_verdict *v)
 {
@@ -32,7 +23,7 @@ PS_INLINE __u32 ps_unwrap(struct ps_frame *frame, struct ps_verdict *v)
 								      : PS_REASON_DROP_INNER;
 	if ((const void *)(ip6 + 1) > end)
 		return PS_REASON_DROP_INNER;
-	return ps_is_shared6(frame, ip6->dst, &v->address) ? PS_UNDECIDED : PS_REASON_DROP_INNER;
+	return ps_look_address6(frame, ip6->dst, &v->address) ? PS_UNDECIDED : PS_REASON_DROP_INNER;
 }
 
 PS_INLINE __u32 ps_accept_outer(struct ps_frame *frame, const struct ps_outer *outer,
@@ -77,7 +68,7 @@ PS_STAGE(ps_arrive6)
 
 	if ((const void *)(ip + 1) > end)
 		return PS_REASON_NOT_OURS;
-	if (ps_is_shared6(frame, ip->dst, &v->address))
+	if (ps_look_address6(frame, ip->dst, &v->address))
 		return PS_UNDECIDED;
 	ps_read_outer6(ip, end, config, &outer);
 	if (!outer.port)

@@ -14,51 +14,97 @@ struct ps_envelope {
 };
 
 /* What stands before the packet is replaced by the hop's Ethernet header and the outer headers.  A
- * packet that came encapsulated without options and tags does not move.  XDP_DROP: no room. */
-PS_INLINE int ps_encapsulate4(struct ps_frame *frame, const struct ps_peer *peer,
-			      const struct ps_hop *hop, const struct ps_envelope *e)
+ * packet that came encapsulated without options and tags does not move.  PS_UNDECIDED: done; or why
+ * not. */
+PS_INLINE __u32 ps_wrap4(struct ps_frame *frame, const struct ps_peer *peer,
+			 const struct ps_envelope *e, __u32 *ret_ifindex)
 {
 	int delta = (int)e->ip_off - ETH_HLEN - PS_OVERHEAD_V4;
+	struct ps_hop hop;
 	__u8 *data;
 
 	if (delta && ps_frame_move(frame, delta))
-		return XDP_DROP;
+		return PS_REASON_DROP_ROOM;
 	data = ps_frame_data(frame);
 	if ((void *)(data + ETH_HLEN + PS_OVERHEAD_V4) > ps_frame_end(frame))
-		return XDP_DROP;
-	ps_write_ether(data, hop, ETH_P_IP);
+		return PS_REASON_DROP_ROOM;
+	ps_hop_read(&peer->hop, &hop);
+	if (!hop.ifindex) /* lost meanwhile */
+		return PS_REASON_DROP_NO_HOP;
+	ps_write_ether(data, &hop, ETH_P_IP);
 	ps_write_outer(data + ETH_HLEN, peer, e->ip_len, e->from, e->to);
-	return ps_frame_leave(frame, hop->ifindex);
+	*ret_ifindex = hop.ifindex;
+	return PS_UNDECIDED;
 }
 
 /* The same to an IPv6 address. */
-PS_INLINE int ps_encapsulate6(struct ps_frame *frame, const struct ps_peer6 *peer,
-			      const struct ps_hop *hop, const struct ps_envelope *e)
+PS_INLINE __u32 ps_wrap6(struct ps_frame *frame, const struct ps_peer *peer,
+			 const struct ps_peer6 *peer6, const struct ps_envelope *e,
+			 __u32 *ret_ifindex)
 {
 	int delta = (int)e->ip_off - ETH_HLEN - PS_OVERHEAD_V6;
 	struct ps_ends ends;
+	struct ps_hop hop;
 	__u8 *data;
 
 	if (delta && ps_frame_move(frame, delta))
-		return XDP_DROP;
+		return PS_REASON_DROP_ROOM;
 	data = ps_frame_data(frame);
 	if ((void *)(data + ETH_HLEN + PS_OVERHEAD_V6) > ps_frame_end(frame))
-		return XDP_DROP;
+		return PS_REASON_DROP_ROOM;
+	ps_hop_read(&peer->hop, &hop);
+	if (!hop.ifindex)
+		return PS_REASON_DROP_NO_HOP;
 	__builtin_memcpy(ends.ours, ps_look_config(frame)->underlay6, sizeof(ends.ours));
-	__builtin_memcpy(ends.peer, peer->dst, sizeof(ends.peer));
-	ps_write_ether(data, hop, ETH_P_IPV6);
+	__builtin_memcpy(ends.peer, peer6->dst, sizeof(ends.peer));
+	ps_write_ether(data, &hop, ETH_P_IPV6);
 	ps_write_outer6(data + ETH_HLEN, &ends, e->ip_len, e->from, e->to);
-	return ps_frame_leave(frame, hop->ifindex);
+	*ret_ifindex = hop.ifindex;
+	return PS_UNDECIDED;
 }
 
-PS_STAGE(ps_encapsulate)
+PS_INLINE __u32 ps_wrap(struct ps_frame *frame, const struct ps_verdict *v, __u32 *ret_ifindex)
 {
 	const struct ps_envelope e = {v->ip_off & 127, v->ip_len, v->flow_port, v->goes};
 	const struct ps_peer *peer = ps_look_peer(frame, v->to);
 
-	return (__u32)(peer->kind == PS_PEER_V6
-			       ? ps_encapsulate6(frame, ps_look_peer6(frame, v->to), &v->hop, &e)
-			       : ps_encapsulate4(frame, peer, &v->hop, &e));
+	return peer->kind == PS_PEER_V6
+		       ? ps_wrap6(frame, peer, ps_look_peer6(frame, v->to), &e, ret_ifindex)
+		       : ps_wrap4(frame, peer, &e, ret_ifindex);
+}
+
+/* Dropped for a reason that only now came up. */
+PS_INLINE __u32 ps_lose(struct ps_verdict *v, __u32 reason)
+{
+	v->reason = reason;
+	return (__u32)-XDP_DROP;
+}
+
+PS_STAGE(ps_encapsulate)
+{
+	__u32 ifindex, reason = ps_wrap(frame, v, &ifindex);
+
+	return reason == PS_UNDECIDED ? (__u32)ps_frame_leave(frame, ifindex) : ps_lose(v, reason);
+}
+
+/* Encapsulated whole, with a note for the tc program that makes two of it. */
+PS_STAGE(ps_carry_split)
+{
+	const struct ps_peer *peer = ps_look_peer(frame, v->to);
+	__u32 before = ETH_HLEN + (peer->kind == PS_PEER_V6 ? PS_OVERHEAD_V6 : PS_OVERHEAD_V4);
+	struct ps_split_note note = {.magic = PS_SPLIT_MAGIC,
+				     .head_len = (__u16)(before + sizeof(struct iphdr))};
+	__u32 reason = ps_wrap(frame, v, &note.ifindex);
+
+	if (reason != PS_UNDECIDED)
+		return ps_lose(v, reason);
+	/* The room may have changed since the decision. */
+	note.first_len = (__u16)ps_split_first(v->ip_len, ps_room_to(frame, v->to));
+	note.rest_len = (__u16)(v->ip_len - sizeof(struct iphdr) - note.first_len);
+	if (note.first_len && !ps_frame_cut(frame, before + v->ip_len) &&
+	    !ps_frame_note(frame, &note))
+		return XDP_PASS;
+	return ps_lose(v, PS_REASON_DROP_TOO_BIG);
 }
 
 PS_INLINE __u32 ps_leave_answer(struct ps_frame *frame, const struct ps_verdict *v)
@@ -153,6 +199,8 @@ PS_INLINE int ps_act(struct ps_frame *frame, struct ps_verdict *v)
 	case PS_REASON_TO_SITE:
 	case PS_REASON_TO_GATHERER:
 		return (int)ps_encapsulate(frame, v);
+	case PS_REASON_SPLIT:
+		return (int)ps_carry_split(frame, v);
 	case PS_REASON_REJECT_TCP:
 	case PS_REASON_REJECT_ICMP:
 	case PS_REASON_TOO_BIG:

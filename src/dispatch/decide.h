@@ -45,7 +45,8 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 {
 	__u32 reason;
 
-	*v = (struct ps_verdict){.site = -1, .host = -1};
+	__builtin_memset(v, 0, sizeof(*v)); /* in words; an initializer would go by its fields */
+	v->site = v->host = -1;
 	reason = ps_arrive(frame, v);
 	if (reason == PS_NEXT_HINT)
 		reason = ps_read_about(frame, v);
@@ -54,20 +55,10 @@ PS_INLINE void ps_decide(struct ps_frame *frame, struct ps_verdict *v)
 	if (v->came && (reason == PS_REASON_DROP_HEADER || reason == PS_REASON_DROP_TRUNCATED))
 		reason = PS_REASON_DROP_INNER;
 	if (v->form == PS_FORM_FIRST &&
-	    (reason == PS_REASON_TO_HOST || reason == PS_REASON_DELIVER ||
-	     reason == PS_REASON_DELIVER_SERVICE))
+	    (reason == PS_REASON_TO_HOST || reason == PS_REASON_SPLIT ||
+	     reason == PS_REASON_DELIVER || reason == PS_REASON_DELIVER_SERVICE))
 		ps_remember(frame, v);
 	v->reason = reason;
-}
-
-PS_INLINE struct ps_outcome ps_decide_and_carry(struct ps_frame *frame)
-{
-	struct ps_verdict v;
-	int action;
-
-	ps_decide(frame, &v);
-	action = ps_carry_out(frame, &v);
-	return (struct ps_outcome){v.reason, v.site, v.host, action};
 }
 
 #endif

@@ -105,6 +105,20 @@ PS_INLINE int ps_frame_cut(struct ps_frame *frame, __u32 len)
 	return excess > 0 && bpf_xdp_adjust_tail(frame, -excess) != 0;
 }
 
+/* Where the driver has no room for metadata it fails. */
+PS_INLINE int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note)
+{
+	struct ps_split_note *at;
+
+	if (bpf_xdp_adjust_meta(frame, -(int)sizeof(*at)))
+		return -1;
+	at = (void *)(long)frame->data_meta;
+	if ((void *)(at + 1) > ps_frame_data(frame))
+		return -1;
+	*at = *note;
+	return 0;
+}
+
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	return ifindex == frame->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
@@ -147,10 +161,10 @@ PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame
 	return &config;
 }
 
-PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
+/* The address with these last 16 bits, within a /16 or /112. */
+PS_INLINE int find_in(__u32 number, __u32 low, struct ps_address *ret)
 {
-	__u32 ip4 = ps_be32(ip4_be), number = index16[ip4 >> 16],
-	      key = number << 8 | (ip4 >> 8 & 255);
+	__u32 key = number << 8 | (low >> 8 & 255);
 	const struct ps_address *block, *address;
 
 	if (!number)
@@ -159,15 +173,22 @@ PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_a
 	if (!block || !block->bits)
 		return 0;
 	if (block->bits != PS_BLOCK_MIXED) {
-		*ret = ps_address_in(block, ip4);
+		*ret = ps_address_in(block, low);
 		return 1;
 	}
-	key = block->row << 8 | (ip4 & 255);
+	key = block->row << 8 | (low & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
 	if (!address || !address->bits)
 		return 0;
 	*ret = *address;
 	return 1;
+}
+
+PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
+{
+	__u32 ip4 = ps_be32(ip4_be);
+
+	return find_in(index16[ip4 >> 16], ip4, ret);
 }
 
 /* The block of the address's /112, 0: none. */
@@ -189,20 +210,9 @@ PS_INLINE __u32 block6_of(const __be32 *ip6)
 	return 0;
 }
 
-PS_INLINE const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+PS_INLINE int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret)
 {
-	__u32 low = ps_be32(ip6[3]), key = block6_of(ip6);
-	const struct ps_address *block, *address;
-
-	if (!key)
-		return NULL;
-	key = key << 8 | (low >> 8 & 255);
-	block = bpf_map_lookup_elem(&blocks, &key);
-	if (!block || !block->bits)
-		return NULL;
-	key = block->row << 8 | (low & 255);
-	address = bpf_map_lookup_elem(&addresses, &key);
-	return address && address->bits ? address : NULL;
+	return find_in(block6_of(ip6), ps_be32(ip6[3]), ret);
 }
 
 PS_INLINE __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice)
@@ -301,25 +311,31 @@ PS_INLINE void count(__u32 reason)
 		++*counter;
 }
 
-PS_INLINE int ps_observe(struct xdp_md *xdp)
+/* A function of its own, so that the verdict is not on the stack of the express lane. */
+__attribute__((noinline)) int ps_dispatch_by_stages(struct xdp_md *xdp)
 {
 	struct ps_verdict verdict;
+	int action = XDP_PASS;
 
 	ps_decide(xdp, &verdict);
+	if (!observe)
+		action = ps_carry_out(xdp, &verdict);
 	count(verdict.reason);
-	return XDP_PASS;
+	return action;
 }
 
 SEC("xdp")
 int ps_dispatch(struct xdp_md *xdp)
 {
-	struct ps_outcome outcome = {.reason = PS_UNDECIDED};
+	struct ps_outcome outcome;
 
 	if (observe)
-		return ps_observe(xdp);
+		return ps_dispatch_by_stages(xdp);
 	outcome = ps_express(xdp);
 	if (outcome.reason == PS_UNDECIDED)
-		outcome = ps_decide_and_carry(xdp);
+		return ps_dispatch_by_stages(xdp);
 	count(outcome.reason);
 	return outcome.action;
 }
+
+#include "dispatch/split.bpf.h" /* counts as the program above does */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
 /*
- * The common packet, in one go and without a verdict in memory: IPv4 from an untagged frame, whole, TCP
- * or UDP, for another host's slice or another site, with a next hop, and not too big; and what is
+ * The common packet, in one go and without a verdict in memory: IPv4 from an untagged frame, whole,
+ * without options, TCP or UDP, for another host's slice or another site, with a next hop, and not too big; and what is
  * not for us at all.  Whatever is otherwise takes the stages of decide.h, which would do the same here:
  * the packet tests and the fuzzer compare.
  */
@@ -17,28 +17,9 @@ PS_INLINE int ps_is_outside(const struct iphdr *ip, const struct ps_dispatch_con
 	       (ip->daddr != config->underlay && ip->daddr != config->edge);
 }
 
-/* The peer to which a whole packet to the shared address goes, with the port of the steps left;
- * NULL: nobody. */
-PS_INLINE const struct ps_peer *ps_express_peer(struct ps_frame *frame,
-						const struct ps_address *address, __u16 our_port,
-						__u16 *ret_goes)
-{
-	int slice = ps_slice_of(address, our_port);
-	__u8 slot;
-
-	if (address->site != ps_look_config(frame)->site) {
-		*ret_goes = PS_GUE_PORT - 1;
-		return ps_look_peer(frame, address->site);
-	}
-	*ret_goes = PS_GUE_PORT;
-	slot = slice < 0 ? PS_OWNER_NONE : ps_look_owner(frame, address, (__u32)slice);
-	return slot == PS_OWNER_NONE ? (void *)0 : ps_look_peer(frame, ps_peer_at(address, slot));
-}
-
 /* How a packet goes on. */
 struct ps_way {
 	const struct ps_peer *peer;
-	struct ps_hop hop;
 	struct ps_envelope envelope;
 };
 
@@ -46,30 +27,38 @@ struct ps_way {
 PS_INLINE int ps_express_read(const struct iphdr *ip, const void *end, struct ps_flow *flow,
 			      struct ps_way *way)
 {
-	__u32 ip_len = ps_be16(ip->tot_len), header_len = ip->ihl * 4;
+	__u32 ip_len = ps_be16(ip->tot_len);
 
 	*flow = ps_path(ip);
 	if ((flow->protocol != PS_PROTO_TCP && flow->protocol != PS_PROTO_UDP) ||
-	    ps_check_ip(ip, end) != PS_UNDECIDED ||
-	    ps_read_ports((const __u8 *)ip + header_len, end, ip_len - header_len, flow) !=
-		    PS_UNDECIDED)
+	    *(const __u8 *)ip != 0x45 || ps_check_ip(ip, end) != PS_UNDECIDED ||
+	    ps_read_ports(ip + 1, end, ip_len - sizeof(*ip), flow) != PS_UNDECIDED)
 		return 0;
 	way->envelope.ip_off = ETH_HLEN;
 	way->envelope.ip_len = ip_len;
 	way->envelope.from = ps_flow_port(flow);
+	ps_make_now(way->envelope.from);
 	return 1;
 }
 
-/* And what the tables say. */
+/* And what the tables say.  Nobody is a peer without room, as this host is. */
 PS_INLINE int ps_express_find(struct ps_frame *frame, const struct ps_address *address,
 			      const struct ps_flow *flow, struct ps_way *way)
 {
-	way->peer = ps_express_peer(frame, address, ps_be16(flow->our_port), &way->envelope.to);
-	if (!way->peer || way->peer->kind != PS_PEER_V4 ||
-	    way->envelope.ip_len + PS_OVERHEAD_V4 > way->peer->mtu)
+	int slice = ps_slice_of(address, ps_be16(flow->our_port));
+
+	if (!address->group) { /* at another site */
+		way->peer = ps_look_peer(frame, address->site);
+		way->envelope.to = PS_GUE_PORT - 1;
+	} else if (slice >= 0) {
+		__u8 slot = ps_look_owner(frame, address, (__u32)slice);
+
+		way->peer = ps_look_peer(frame, ps_peer_at(address, slot));
+		way->envelope.to = PS_GUE_PORT;
+	} else {
 		return 0;
-	ps_hop_read(&way->peer->hop, &way->hop);
-	return way->hop.ifindex != 0;
+	}
+	return way->envelope.ip_len <= way->peer->room && ps_has_hop(way->peer);
 }
 
 PS_INLINE struct ps_outcome
@@ -79,9 +68,12 @@ ps_express_send(struct ps_frame *frame, const struct ps_address *address, const 
 	struct ps_outcome ret = {is_near ? PS_REASON_TO_HOST : PS_REASON_TO_SITE, address->site,
 				 is_near ? way->peer->host : -1, XDP_DROP};
 
-	ret.action = ps_encapsulate4(frame, way->peer, &way->hop, &way->envelope);
-	if (ret.action == XDP_DROP)
-		ret.reason = PS_REASON_DROP_ROOM;
+	__u32 ifindex, lost = ps_wrap4(frame, way->peer, &way->envelope, &ifindex);
+
+	if (lost != PS_UNDECIDED)
+		ret.reason = lost;
+	else
+		ret.action = ps_frame_leave(frame, ifindex);
 	return ret;
 }
 
@@ -96,7 +88,7 @@ PS_INLINE struct ps_outcome ps_express(struct ps_frame *frame)
 	struct ps_flow flow;
 	struct ps_way way;
 
-	if ((const void *)(ip + 1) > end || eth->h_proto != ps_be16(ETH_P_IP))
+	if ((const void *)(ip + 1) > end || ps_ether_type(eth) != ps_be16(ETH_P_IP))
 		return ret;
 	if (!ps_look_address(frame, ip->daddr, &address)) {
 		if (ps_is_outside(ip, ps_look_config(frame)))

@@ -21,4 +21,8 @@ char *ps_pin_path(const char *pin_dir, const char *prefix, const char *name);
 #define PS_PIN_UPLINK "uplink-"
 #define PS_PIN_COUNTERS "dispatch-counters"
 
+/* Puts the generation's tc program at the interface's ingress, or in place of an older one's. */
+int ps_split_attach(const struct ps_dispatch *dispatch, unsigned ifindex);
+bool ps_split_stands(const struct ps_dispatch *dispatch, unsigned ifindex);
+
 #endif

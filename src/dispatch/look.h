@@ -8,6 +8,7 @@
 
 #include <linux/bpf.h>
 
+#include "dispatch/steer-split.h"
 #include "dispatch/steer.h"
 
 #ifdef __bpf__
@@ -69,7 +70,7 @@ struct ps_verdict {
 	__u16 quote_len;  /* of an ICMP error to make */
 	__u16 answer_mtu; /* that it tells; 0: none */
 	struct ps_address address;
-	struct ps_hop hop; /* to leave by */
+	struct ps_hop hop; /* for an answer to leave by */
 	struct ps_flow flow;
 	struct ps_ends ends;
 	struct ps_reset reset;
@@ -88,6 +89,8 @@ static void *ps_frame_end(struct ps_frame *frame);
 static int ps_frame_move(struct ps_frame *frame, int delta);
 /* Cuts the frame to len bytes, 0 or not. */
 static int ps_frame_cut(struct ps_frame *frame, __u32 len);
+/* Notes before the frame how to split it, 0 or not. */
+static int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note);
 /* XDP_TX or XDP_REDIRECT. */
 static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex);
 /* Hands a hint to user space; may fail silently. */
@@ -96,7 +99,7 @@ static void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint
 static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame);
 /* 1: the address is shared, and *ret is set. */
 static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret);
-static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6);
+static int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret);
 /* PS_OWNER_NONE, or the byte that says who owns the slice. */
 static __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice);
 /* Elements i modulo PS_PEERS_MAX. */
@@ -121,6 +124,14 @@ static __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_k
 			      __u64 now_ns);
 static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 peer,
 			     __u64 now_ns);
+
+/* Longest packet that can go to the peer, bytes. */
+PS_INLINE __u32 ps_room_to(struct ps_frame *frame, __u32 to)
+{
+	const struct ps_peer *peer = ps_look_peer(frame, to);
+
+	return peer->kind == PS_PEER_V6 ? ps_look_peer6(frame, to)->room : peer->room;
+}
 
 /* The packet to a shared address; nothing of it is known to be within the frame. */
 PS_INLINE const void *ps_packet_of(struct ps_frame *frame, const struct ps_verdict *v)

@@ -145,12 +145,9 @@ PS_STAGE(ps_remember)
 /* By which hop, if the packet fits. */
 PS_STAGE(ps_send)
 {
-	const struct ps_peer *peer = ps_look_peer(frame, v->to);
-
-	ps_hop_read(&peer->hop, &v->hop);
-	if (!v->hop.ifindex)
+	if (!ps_has_hop(ps_look_peer(frame, v->to)))
 		return PS_REASON_DROP_NO_HOP;
-	return v->ip_len + ps_overhead(peer) > peer->mtu ? PS_NEXT_TOO_BIG : v->found;
+	return v->ip_len > ps_room_to(frame, v->to) ? PS_NEXT_TOO_BIG : v->found;
 }
 
 /* Has this host a use for the packet?  PS_NEXT_REFUSE: none. */

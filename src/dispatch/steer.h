@@ -113,31 +113,22 @@ PS_INLINE __u32 ps_address_flags(const struct ps_address *address)
 /* The address of a /24 whose addresses are alike. */
 PS_INLINE struct ps_address ps_address_in(const struct ps_address *block, __u32 ip4)
 {
-	__u32 shift = ps_address_shift(block);
-	/* log2 of the elements of a row: 65,536 >> shift slices, PS_ROW_SLICES in one. */
-	__u32 row_bits = (11 - shift) & -(__u32)(shift < 11);
 	struct ps_address address = *block;
 
-	address.row += (ip4 & 255) << row_bits;
+	address.row += (ip4 & 255) << (address.row_bits & 31);
 	return address;
 }
 
 /* The element of peers that the owner byte means. */
 PS_INLINE __u32 ps_peer_at(const struct ps_address *address, __u8 slot)
 {
-	return (__u32)address->group * PS_GROUP_SIZE + slot;
-}
-
-/* Bytes before an encapsulated packet. */
-PS_INLINE __u32 ps_overhead(const struct ps_peer *peer)
-{
-	return peer->kind == PS_PEER_V6 ? PS_OVERHEAD_V6 : PS_OVERHEAD_V4;
+	return (__u32)address->group * PS_GROUP_SIZE | slot;
 }
 
 /* Slice in which the port lies, or -1: a port that nobody may own. */
 PS_INLINE int ps_slice_of(const struct ps_address *address, __u16 port)
 {
-	if ((ps_address_flags(address) & PS_ADDRESS_WHOLE) && port < PS_PORT_UNPRIVILEGED)
+	if (port < PS_PORT_UNPRIVILEGED)
 		return -1;
 	return port >> ps_address_shift(address);
 }
@@ -155,6 +146,12 @@ PS_INLINE void ps_hop_read(const struct ps_hop *hop, struct ps_hop *ret)
 	to[0] = from[0];
 	if (to[1] != from[1])
 		ret->ifindex = 0;
+}
+
+/* True when the next hop is resolved, as far as one look can tell. */
+PS_INLINE int ps_has_hop(const struct ps_peer *peer)
+{
+	return *(const volatile __u32 *)&peer->hop.ifindex != 0;
 }
 
 /* Outer source port: spreads conversations over paths, keeps each on one (RFC 7605, RFC 6438). */

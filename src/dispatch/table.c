@@ -13,7 +13,7 @@
  * since what is for another site goes to its edge.
  *
  * The /112s of IPv6 addresses are found by a hash table with at most 8 places to look, made wider until
- * all fit; from there on an address is found as in IPv4, only that a /120 always has its elements.
+ * all fit; from there on an address is found as in IPv4.
  *
  * Everything that the kernel would otherwise compute for each packet is computed here: the sum of
  * the outer header in ps_peer.csum, the number of the row.  Next hops are not known
@@ -137,16 +137,26 @@ static void words_of(const struct ps_ip *ip, __be32 ret[4])
 	memcpy(ret, ip->bytes, sizeof(ip->bytes));
 }
 
+__u16 ps_peer_room(unsigned kind, unsigned mtu)
+{
+	unsigned overhead = kind == PS_PEER_V6 ? PS_OVERHEAD_V6 : PS_OVERHEAD_V4;
+
+	return (__u16)(kind == PS_PEER_SELF || mtu < overhead ? 0 : mtu - overhead);
+}
+
 /* Everything of a peer but its next hop. */
 static void set_peer(struct ps_table *table, size_t at, const struct ps_ip *ip, bool is_self)
 {
 	struct ps_peer *peer = &table->peers[at];
 	uint32_t src_be = table->config.underlay;
 
-	peer->mtu = (__u16)table->self.mtu;
 	peer->is_used = 1;
 	peer->kind = is_self ? PS_PEER_SELF : ps_ip_is_v4(ip) ? PS_PEER_V4 : PS_PEER_V6;
 	words_of(ip, table->peers6[at].dst);
+	if (peer->kind == PS_PEER_V4)
+		peer->room = ps_peer_room(peer->kind, table->self.mtu);
+	else
+		table->peers6[at].room = ps_peer_room(peer->kind, table->self.mtu);
 	if (!ps_ip_is_v4(ip)) {
 		peer->dst = ps_digest6(table->peers6[at].dst);
 		return;
@@ -202,14 +212,6 @@ static struct ps_address *elements_of(const struct ps_table *table, const struct
 	return &table->addresses[(size_t)block->row * PS_BLOCK];
 }
 
-/* The element for the last 16 bits of an IPv6 address, or NULL: its block is not there. */
-static struct ps_address *element_of(const struct ps_table *table, size_t number, uint32_t low)
-{
-	const struct ps_address *block = block_of(table, number, low);
-
-	return block->bits ? &elements_of(table, block)[low & 255] : NULL;
-}
-
 /* Where the /112 is or would be; NULL: no place within reach. */
 static struct ps_index6 *place6(struct ps_index6 *index6, unsigned bits, const __be32 *ip6)
 {
@@ -222,42 +224,34 @@ static struct ps_index6 *place6(struct ps_index6 *index6, unsigned bits, const _
 	return NULL;
 }
 
-const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6)
+static bool find_in(const struct ps_table *table, size_t number, uint32_t low,
+		    struct ps_address *ret)
 {
-	const struct ps_index6 *at = place6(table->index6, table->config.index6_bits, ip6);
-	const struct ps_address *address =
-		at && at->block ? element_of(table, at->block, ps_be32(ip6[3])) : NULL;
-
-	return address && address->bits ? address : NULL;
-}
-
-bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret)
-{
-	uint32_t ip4 = ps_be32(ip4_be);
-	const struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
+	const struct ps_address *block = block_of(table, number, low);
 	struct ps_address address;
 
 	if (!block->bits)
 		return false;
-	address = block->bits == PS_BLOCK_MIXED ? elements_of(table, block)[ip4 & 255]
-						: ps_address_in(block, ip4);
+	address = block->bits == PS_BLOCK_MIXED ? elements_of(table, block)[low & 255]
+						: ps_address_in(block, low);
 	if (address.bits)
 		*ret = address;
 	return address.bits;
 }
 
-static bool find(const struct ps_table *table, const struct ps_ip *ip, struct ps_address *ret)
+bool ps_table_find(const struct ps_table *table, const struct ps_ip *ip, struct ps_address *ret)
 {
-	const struct ps_address *element;
+	const struct ps_index6 *at;
+	uint32_t ip4;
 	__be32 ip6[4];
 
-	if (ps_ip_is_v4(ip))
-		return ps_table_find(table, ps_ip_v4_be(ip), ret);
+	if (ps_ip_is_v4(ip)) {
+		ip4 = ps_be32(ps_ip_v4_be(ip));
+		return find_in(table, table->index[ip4 >> 16], ip4, ret);
+	}
 	words_of(ip, ip6);
-	element = ps_table_find6(table, ip6);
-	if (element)
-		*ret = *element;
-	return element;
+	at = place6(table->index6, table->config.index6_bits, ip6);
+	return at && find_in(table, at->block, ps_be32(ip6[3]), ret);
 }
 
 static bool is_none(const struct ps_ip *ip)
@@ -280,9 +274,8 @@ static int make_block(struct ps_table *table)
 	return grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
 }
 
-/* The element for the last 16 bits of an address that is not shared; makes those around it. */
-static int make_element(struct ps_table *table, size_t number, uint32_t low,
-			struct ps_address **ret)
+/* The block for the last 16 bits of an address that is not shared, with elements of its own. */
+static int make_mixed(struct ps_table *table, size_t number, uint32_t low, struct ps_address **ret)
 {
 	struct ps_address *block = block_of(table, number, low);
 	int r;
@@ -295,11 +288,11 @@ static int make_element(struct ps_table *table, size_t number, uint32_t low,
 		*block = (struct ps_address){.row = (__u32)table->n_address_blocks - 1,
 					     .bits = PS_BLOCK_MIXED};
 	}
-	*ret = &elements_of(table, block)[low & 255];
+	*ret = block;
 	return 0;
 }
 
-static int make_element4(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
+static int make_block4(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
 {
 	__u32 *number = &table->index[ip4 >> 16];
 	int r;
@@ -310,14 +303,13 @@ static int make_element4(struct ps_table *table, uint32_t ip4, struct ps_address
 			return r;
 		*number = (__u32)table->n_blocks - 1;
 	}
-	return make_element(table, *number, ip4, ret);
+	return make_mixed(table, *number, ip4, ret);
 }
 
-/* Lets the block speak for its addresses once they are all shared alike, row after row, as those
+/* Lets the /24 or /120 speak for its addresses once they are all shared alike, row after row, as those
  * of a pool are when its last address has been added. */
-static void merge_block(struct ps_table *table, uint32_t ip4)
+static void merge_block(struct ps_table *table, struct ps_address *block)
 {
-	struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
 	struct ps_address first = elements_of(table, block)[0], expected;
 
 	for (uint32_t i = 0; i < PS_BLOCK; i++) {
@@ -367,7 +359,7 @@ static int widen6(struct ps_table *table)
 	return -ENOSPC;
 }
 
-static int make_element6(struct ps_table *table, const __be32 *ip6, struct ps_address **ret)
+static int make_block6(struct ps_table *table, const __be32 *ip6, struct ps_address **ret)
 {
 	struct ps_index6 *at;
 	int r;
@@ -385,7 +377,7 @@ static int make_element6(struct ps_table *table, const __be32 *ip6, struct ps_ad
 		at->prefix_low = (__u16)(ps_be32(ip6[3]) >> 16);
 		at->block = (__u32)table->n_blocks - 1;
 	}
-	return make_element(table, at->block, ps_be32(ip6[3]), ret);
+	return make_mixed(table, at->block, ps_be32(ip6[3]), ret);
 }
 
 static int make_group(struct ps_table *table)
@@ -397,46 +389,62 @@ static int make_group(struct ps_table *table)
 	return r;
 }
 
+/* log2 of the elements of a row: 65,536 >> shift slices, PS_ROW_SLICES in one. */
+static unsigned row_bits_of(unsigned shift)
+{
+	return shift < 11 ? 11 - shift : 0;
+}
+
 static bool shift_is_valid(unsigned shift)
 {
 	return shift == PS_SHIFT_WHOLE || (shift >= PS_SHIFT_MIN && shift <= PS_SHIFT_MAX);
 }
 
+static int make_block_of(struct ps_table *table, const struct ps_ip *ip, struct ps_address **ret)
+{
+	__be32 ip6[4];
+
+	if (ps_ip_is_v4(ip))
+		return make_block4(table, ps_be32(ps_ip_v4_be(ip)), ret);
+	words_of(ip, ip6);
+	return make_block6(table, ip6, ret);
+}
+
+static unsigned flags_of(const struct ps_table_address *address)
+{
+	return (address->drop ? PS_ADDRESS_DROP : 0) | (address->silent ? PS_ADDRESS_SILENT : 0) |
+	       (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
+}
+
 int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address)
 {
-	unsigned flags = (address->drop ? PS_ADDRESS_DROP : 0) |
-			 (address->silent ? PS_ADDRESS_SILENT : 0) |
-			 (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
-	bool is_v4 = ps_ip_is_v4(&address->ip), is_here = address->site == table->self.site;
-	uint32_t ip4 = ps_be32(ps_ip_v4_be(&address->ip));
-	struct ps_address *element, found;
-	size_t row = table->n_owners, n_slices;
-	__be32 ip6[4];
+	bool is_here = address->site == table->self.site;
+	unsigned last = address->ip.bytes[15];
+	struct ps_address *block, found;
+	size_t row = table->n_owners;
 	int r;
 
-	words_of(&address->ip, ip6);
 	if (!shift_is_valid(address->shift) || address->site >= PS_SITES_MAX)
 		return -EINVAL;
-	if (find(table, &address->ip, &found))
+	if (ps_table_find(table, &address->ip, &found))
 		return -EEXIST;
-	n_slices = ps_slice_count(address->shift);
 	r = is_here ? make_group(table) : 0;
 	if (r >= 0)
-		r = is_v4 ? make_element4(table, ip4, &element)
-			  : make_element6(table, ip6, &element);
+		r = make_block_of(table, &address->ip, &block);
 	if (r >= 0)
-		r = grow(&table->owners, &table->n_owners,
-			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
+		r = grow(&table->owners, &table->n_owners, (size_t)1 << row_bits_of(address->shift),
+			 sizeof(*table->owners));
 	if (r < 0)
 		return r;
-	*element = (struct ps_address){
+	elements_of(table, block)[last] = (struct ps_address){
 		.row = (__u32)row,
-		.group = is_here ? table->group : 0,
+		.group = (__u8)(is_here ? table->group : 0),
+		.row_bits = (__u8)row_bits_of(address->shift),
 		.site = (__u8)address->site,
-		.bits = (__u8)(address->shift | flags << 5),
+		.bits = (__u8)(address->shift | flags_of(address) << 5),
 	};
-	if (is_v4 && (ip4 & 255) == 255)
-		merge_block(table, ip4);
+	if (last == PS_BLOCK - 1)
+		merge_block(table, block);
 	return 0;
 }
 
@@ -463,7 +471,7 @@ int ps_table_set_owner(struct ps_table *table, const struct ps_ip *ip, unsigned 
 	struct ps_address address;
 	int slot;
 
-	if (!find(table, ip, &address))
+	if (!ps_table_find(table, ip, &address))
 		return -ENOENT;
 	if (host >= table->n_hosts || is_none(&table->hosts[host]))
 		return -EINVAL;

@@ -69,10 +69,11 @@ int ps_table_add_service(struct ps_table *table, const struct ps_ip *ip, uint16_
 void ps_table_set_hop(struct ps_table *table, unsigned host, const struct ps_hop *hop);
 void ps_table_set_edge_hop(struct ps_table *table, unsigned site, const struct ps_hop *hop);
 
+/* Longest packet that fits an outer one of mtu bytes; 0: none, or the peer is this host. */
+__u16 ps_peer_room(unsigned kind, unsigned mtu);
+
 /* True when the address is shared. */
-bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret);
-/* The element for the IPv6 address, or NULL: not shared. */
-const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6);
+bool ps_table_find(const struct ps_table *table, const struct ps_ip *ip, struct ps_address *ret);
 /* True for the underlay of a host: encapsulated packets are believed from these only. */
 bool ps_table_is_source(const struct ps_table *table, const struct ps_ip *ip);
 

@@ -26,6 +26,7 @@ struct ps_frame {
 	struct ps_budget budget[PS_BUDGET_MAX];
 	unsigned ifindex; /* left by */
 	struct ps_mtu_hint hint;
+	struct ps_split_note note;
 };
 
 static void *ps_frame_data(struct ps_frame *frame)
@@ -54,6 +55,15 @@ static int ps_frame_cut(struct ps_frame *frame, __u32 len)
 	if (frame->end - frame->data < (ptrdiff_t)len)
 		return -1;
 	frame->end = frame->data + len;
+	return 0;
+}
+
+static int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note)
+{
+	if (frame->data - frame->block - PS_ALIGN < (ptrdiff_t)sizeof(*note))
+		return -1;
+	frame->note = *note;
+	frame->ifindex = note->ifindex;
 	return 0;
 }
 
@@ -113,12 +123,17 @@ static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 
 static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
 {
-	return ps_table_find(frame->table, ip4_be, ret);
+	struct ps_ip ip = ps_ip_from_v4(ip4_be);
+
+	return ps_table_find(frame->table, &ip, ret);
 }
 
-static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+static int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret)
 {
-	return ps_table_find6(frame->table, ip6);
+	struct ps_ip ip;
+
+	memcpy(ip.bytes, ip6, sizeof(ip.bytes));
+	return ps_table_find(frame->table, &ip, ret);
 }
 
 static __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice)
@@ -197,6 +212,37 @@ static enum ps_trace_action action_of(int xdp_action)
 	}
 }
 
+static struct ps_outcome by_stages(struct ps_frame *frame)
+{
+	struct ps_verdict v;
+	int action;
+
+	ps_decide(frame, &v);
+	action = ps_carry_out(frame, &v);
+	return (struct ps_outcome){v.reason, v.site, v.host, action};
+}
+
+/* What the tc program makes of a frame with a note (split.bpf.h). */
+static int split_frame(struct ps_frame *work, struct ps_trace_result *result)
+{
+	size_t head_len = work->note.head_len, first_len = work->note.first_len;
+	size_t rest_len = work->note.rest_len;
+	ps_auto_mem unsigned char *block = malloc(PS_ALIGN + head_len + rest_len);
+
+	if (!block)
+		return -ENOMEM;
+	memcpy(block + PS_ALIGN, work->data, head_len);
+	memcpy(block + PS_ALIGN + head_len, work->data + head_len + first_len, rest_len);
+	ps_split_write(work->data, 0, (__u32)first_len, 1);
+	ps_split_write(block + PS_ALIGN, (__u32)first_len, (__u32)rest_len, 0);
+	result->action = PS_TRACE_SPLIT;
+	result->len = head_len + first_len;
+	result->second = block + PS_ALIGN;
+	result->second_len = head_len + rest_len;
+	result->second_block = ps_move(block);
+	return 0;
+}
+
 int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 		    const struct ps_trace_options *options, struct ps_trace_result *ret)
 {
@@ -204,6 +250,7 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 	ps_auto_mem unsigned char *block = NULL;
 	struct ps_frame work = {.table = table, .options = options, .ifindex = options->ifindex};
 	struct ps_outcome outcome = {.reason = PS_UNDECIDED};
+	struct ps_trace_result result;
 
 	if (len > PS_TRACE_FRAME_MAX)
 		return -EMSGSIZE;
@@ -219,8 +266,8 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 	if (!options->no_express)
 		outcome = ps_express(&work);
 	if (outcome.reason == PS_UNDECIDED)
-		outcome = ps_decide_and_carry(&work);
-	*ret = (struct ps_trace_result){
+		outcome = by_stages(&work);
+	result = (struct ps_trace_result){
 		.reason = outcome.reason,
 		.action = action_of(outcome.action),
 		.ifindex = work.ifindex,
@@ -229,13 +276,17 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 		.hint = work.hint,
 		.frame = work.data,
 		.len = (size_t)(work.end - work.data),
-		.block = ps_move(block),
 	};
+	if (work.note.magic && split_frame(&work, &result) < 0)
+		return -ENOMEM;
+	result.block = ps_move(block);
+	*ret = result;
 	return 0;
 }
 
 void ps_trace_result_clear(struct ps_trace_result *result)
 {
 	free(result->block);
+	free(result->second_block);
 	*result = (struct ps_trace_result){0};
 }

@@ -30,6 +30,10 @@
 #define ps_be32(x) ((__u32)(x))
 #endif
 
+/* Has the value made here, and not later from all that it is made of, which would then have to be kept
+ * on the stack. */
+#define ps_make_now(value) __asm__ volatile("" : "+r"(value))
+
 /* Keeps the compiler from turning `p + 4 > end` into `p >= end - 3`, which the verifier refuses. */
 #define ps_hide(pointer) __asm__ volatile("" : "+r"(pointer))
 
@@ -111,6 +115,12 @@ PS_INLINE __u32 ps_mix(__u32 v)
 	return v ^ v >> 16;
 }
 
+/* The kernel's struct is packed, which would read the type byte by byte. */
+PS_INLINE __be16 ps_ether_type(const struct ethhdr *eth)
+{
+	return *(const __be16 *)(const void *)((const __u8 *)eth + 2 * ETH_ALEN);
+}
+
 /* Offset of the IP header behind Ethernet and up to two VLAN tags, and which of the two it should be;
  * 0: neither.  The header itself may lie beyond end. */
 PS_INLINE __u32 ps_find_ip(const void *frame, const void *end, __u8 *ret_is_v6)
@@ -122,7 +132,7 @@ PS_INLINE __u32 ps_find_ip(const void *frame, const void *end, __u8 *ret_is_v6)
 
 	if ((const void *)(eth + 1) > end)
 		return 0;
-	type = eth->h_proto;
+	type = ps_ether_type(eth);
 	if (type == ps_be16(ETH_P_8021Q) || type == ps_be16(ETH_P_8021AD)) {
 		if ((const void *)(vlan + 1) > end)
 			return 0;
