@@ -229,7 +229,7 @@ static void datagrams_without_connect_are_refused(void **state)
 	assert_int_equal(counter(PS_EGRESS_REFUSED_UNCONNECTED), 2);
 }
 
-static bool has_claim(int fd, const char *peer, uint16_t port)
+static bool has_claim(int fd, uint8_t protocol, const char *peer, uint16_t port)
 {
 	struct end name = name_of(fd);
 	struct ps_ip to = ip_of(peer);
@@ -237,7 +237,7 @@ static bool has_claim(int fd, const char *peer, uint16_t port)
 				   .dst = ps_ip16(&to),
 				   .sport = htons(name.port),
 				   .dport = htons(port),
-				   .protocol = IPPROTO_UDP};
+				   .protocol = protocol};
 	struct ps_claim claim;
 
 	return bpf_map_lookup_elem(ps_egress_claims_fd(egress), &key, &claim) == 0;
@@ -250,14 +250,14 @@ static void a_bound_socket_awaits_the_answers_of_direct_destinations(void **stat
 	(void)state;
 	assert_int_equal(try_bind(fd, net->any, 0), 0);
 	assert_int_equal(try_send(fd, net->direct, PORT), 0);
-	assert_true(has_claim(fd, net->direct, PORT));
+	assert_true(has_claim(fd, IPPROTO_UDP, net->direct, PORT));
 	assert_int_equal(try_send(fd, net->direct, PORT), 0);
 	assert_int_equal(n_claims(), 2);
 	for (unsigned i = 1; i < 2 * PS_REPLIES_MAX; i++)
 		assert_int_equal(try_send(fd, net->direct, (uint16_t)(PORT + i)), 0);
 	assert_int_equal(n_claims(), 1 + PS_REPLIES_MAX);
-	assert_false(has_claim(fd, net->direct, PORT));
-	assert_true(has_claim(fd, net->direct, PORT + 2 * PS_REPLIES_MAX - 1));
+	assert_false(has_claim(fd, IPPROTO_UDP, net->direct, PORT));
+	assert_true(has_claim(fd, IPPROTO_UDP, net->direct, PORT + 2 * PS_REPLIES_MAX - 1));
 	assert_int_equal(counter(PS_EGRESS_REPLY), 2 * PS_REPLIES_MAX);
 	close(fd);
 	wait_for_claims(0);
@@ -282,6 +282,7 @@ static void loopback_answers_a_socket_that_was_moved(void **state)
 		if (connected)
 			assert_int_equal(try_connect(fd, net->loopback, PORT), 0);
 		assert_int_equal(try_send(fd, net->loopback, PORT), 0);
+		assert_int_equal(n_claims(), 1); /* its own: no answer need be awaited */
 		assert_int_equal(recvfrom(server, &byte, 1, 0, (struct sockaddr *)&from, &len), 1);
 		end = end_of(&from);
 		assert_memory_equal(&end.ip, &slice(0)->address, sizeof(end.ip));
@@ -535,8 +536,9 @@ static void a_ping_gets_an_identifier_of_the_slice(void **state)
 	(void)state;
 	assert_true(fd >= 0);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof(second));
-	assert_int_equal(try_connect(fd, net->far[0], 0), 0);
+	assert_int_equal(try_connect(fd, net->far[0], 7), 0); /* a port means nothing */
 	assert_from_slice(fd, slice(0));
+	assert_true(has_claim(fd, net->icmp, net->far[0], 0));
 	assert_int_equal(n_claims(), 1);
 	assert_int_equal(send(fd, echo, sizeof(echo), 0), sizeof(echo));
 	assert_int_equal(recv(fd, echo, sizeof(echo), 0), sizeof(echo));
