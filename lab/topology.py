@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A lab as data: sites, nodes and links read from YAML, and what follows from them."""
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
 import yaml
@@ -27,14 +27,32 @@ class End:
     node: str
     dev: str
     address: IPv4Interface
+    address6: IPv6Interface | None = None
 
     @property
     def ip(self) -> str:
         return str(self.address.ip)
 
     @property
+    def ip6(self) -> str:
+        return str(self.address6.ip)
+
+    @property
     def net(self) -> str:
         return str(self.address.network)
+
+    @property
+    def net6(self) -> str:
+        return str(self.address6.network)
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """What hosts and routers tell each other of one address family."""
+    shared: str               # every host announces it
+    internal: str             # the Internet never hears of it
+    edges: dict               # site -> edge address
+    bits: int                 # of an address
 
 
 @dataclass(frozen=True)
@@ -44,10 +62,15 @@ class Topology:
     sites: dict               # site -> edge address
     nodes: dict               # name -> Node, routers from the Internet inwards, then hosts, then the rest
     links: list               # of (End, End)
+    six: Prefixes | None      # None: the lab has no IPv6
 
     @property
     def bgp(self) -> bool:
         return any(node.asn for node in self.nodes.values())
+
+    @property
+    def four(self) -> Prefixes:
+        return Prefixes(self.shared, self.internal, self.sites, 32)
 
     def of_kind(self, *kinds: str) -> list:
         return [node for node in self.nodes.values() if node.kind in kinds]
@@ -68,6 +91,9 @@ class Topology:
     def address(self, name: str) -> str:
         return self.uplink(name)[0].ip
 
+    def address6(self, name: str) -> str:
+        return self.uplink(name)[0].ip6
+
     def hosts_at(self, site: str) -> list:
         return [node.name for node in self.of_kind(HOST) if node.site == site]
 
@@ -78,11 +104,11 @@ class Topology:
 
 def _end(text: str, nodes: dict) -> End:
     try:
-        place, address = text.split()
+        place, address, *more = text.split()
         node, dev = place.split(":")
-        end = End(node, dev, IPv4Interface(address))
-    except ValueError as error:
-        raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN' ({error})") from None
+        end = End(node, dev, IPv4Interface(address), *map(IPv6Interface, more))
+    except (ValueError, TypeError) as error:
+        raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN' or two ({error})") from None
     if node not in nodes:
         raise TopologyError(f"link end {text!r}: no node is called {node}")
     return end
@@ -107,7 +133,17 @@ def _nodes(raw: dict) -> dict:
     return dict(sorted(found.items(), key=lambda item: [ISP, SITE_ROUTER, HOST, INTERNET].index(item[1].kind)))
 
 
+def _six(raw: dict) -> Prefixes | None:
+    if "shared6" not in raw:
+        return None
+    return Prefixes(str(IPv6Network(raw["shared6"])), str(IPv6Network(raw["internal6"])),
+                    {site: str(IPv6Address(given["edge6"])) for site, given in raw["sites"].items()}, 128)
+
+
 def _check(topology: Topology) -> None:
+    for end in (end for link in topology.links for end in link):
+        if bool(end.address6) != bool(topology.six):
+            raise TopologyError(f"{end.node}:{end.dev}: with `shared6` every link end has an IPv6 address, else none")
     for node in topology.of_kind(HOST, INTERNET):
         if len(topology.neighbours(node.name)) != 1:
             raise TopologyError(f"{node.name}: a host or Internet node has exactly one link")
@@ -126,7 +162,7 @@ def load(path: str | Path) -> Topology:
         topology = Topology(
             shared=str(IPv4Network(raw["shared"])), internal=str(IPv4Network(raw["internal"])),
             sites={site: str(IPv4Address(given["edge"])) for site, given in raw["sites"].items()},
-            nodes=nodes, links=[(_end(a, nodes), _end(b, nodes)) for a, b in raw["links"]])
+            nodes=nodes, links=[(_end(a, nodes), _end(b, nodes)) for a, b in raw["links"]], six=_six(raw))
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise TopologyError(f"{path}: {type(error).__name__}: {error}") from None
     _check(topology)

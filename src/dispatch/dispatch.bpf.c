@@ -245,13 +245,15 @@ PS_INLINE int ps_look_service(struct ps_frame *frame, const struct ps_service_ke
 	return bpf_map_lookup_elem(&services, key) != NULL;
 }
 
-/* The ledger has no IPv6 yet: sockets say what is expected. */
 PS_INLINE int ps_look_claim(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	struct ps_claim_key key = {v->flow.ours,      v->flow.peer,     v->flow.our_port,
-				   v->flow.peer_port, v->flow.protocol, {0}};
+	struct ps_claim_key key = {.sport = v->flow.our_port,
+				   .dport = v->flow.peer_port,
+				   .protocol = v->flow.protocol};
 
-	return !v->is_v6 && bpf_map_lookup_elem(&claims, &key) != NULL;
+	__builtin_memcpy(key.src.words, v->ends.ours, sizeof(key.src));
+	__builtin_memcpy(key.dst.words, v->ends.peer, sizeof(key.dst));
+	return bpf_map_lookup_elem(&claims, &key) != NULL;
 }
 
 PS_INLINE __u32 fill_tuple(const struct ps_verdict *v, struct bpf_sock_tuple *ret)
@@ -271,38 +273,21 @@ PS_INLINE __u32 fill_tuple(const struct ps_verdict *v, struct bpf_sock_tuple *re
 }
 
 /* Of its own kind only: a listener is for published services.  A socket in TIME_WAIT counts. */
-PS_INLINE int look_tcp(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u32 len)
+PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(xdp, tuple, len, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock_tuple tuple = {0};
+	__u32 len = fill_tuple(v, &tuple);
+	struct bpf_sock *sk;
 	int found;
 
+	if (v->flow.protocol != PS_PROTO_TCP)
+		return 0;
+	sk = bpf_skc_lookup_tcp(frame, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
 	found = sk->state != PS_TCP_LISTEN;
 	bpf_sk_release(sk);
 	return found;
-}
-
-PS_INLINE int look_udp(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u32 len)
-{
-	struct bpf_sock *sk = bpf_sk_lookup_udp(xdp, tuple, len, BPF_F_CURRENT_NETNS, 0);
-	int found;
-
-	if (!sk)
-		return 0;
-	found = sk->dst_port != 0;
-	bpf_sk_release(sk);
-	return found;
-}
-
-PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_verdict *v)
-{
-	struct bpf_sock_tuple tuple = {0};
-	__u32 len = fill_tuple(v, &tuple);
-
-	if (v->flow.protocol == PS_PROTO_TCP)
-		return look_tcp(frame, &tuple, len);
-	return v->is_v6 && look_udp(frame, &tuple, len);
 }
 
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)
