@@ -73,7 +73,8 @@ struct ps_claim_key {
 	union ps_ip16 src, dst;
 	__be16 sport, dport;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 shift; /* of the slice of src and sport; 0 in map `services` */
+	__u8 pad[2];
 };
 _Static_assert(sizeof(struct ps_claim_key) == 40, "map key layout is ABI");
 
@@ -118,10 +119,12 @@ struct ps_choices {
 struct ps_choice_slice {
 	union ps_ip16 address;
 	__u16 first_port;
-	__u16 pad;
+	__u8 shift;
+	__u8 pad;
 	__u32 n_ports;
+	__u32 n_exclusive; /* of them, the last: drawn for sockets without a peer only */
 };
-_Static_assert(sizeof(struct ps_choice_slice) == 24, "map value layout is ABI");
+_Static_assert(sizeof(struct ps_choice_slice) == 28, "map value layout is ABI");
 
 /* Key of map `classes` (value: __u32 class).  Tried in this order: (innermost cgroup, mark),
  * (0, mark), (innermost cgroup, 0 and no mark). */
