@@ -22,7 +22,7 @@
 
 #include <linux/errno.h>
 
-#include "egress/page.h"
+#include "egress/page-bits.h"
 
 /* NULL: there is none.  n_words says which map. */
 static struct ps_page *ps_page_find(__u32 n_words, const struct ps_page_key *key);
@@ -36,23 +36,7 @@ static void ps_page_delete(__u32 n_words, const struct ps_page_key *key);
 #define PS_LEDGER_WINDOW() ((void)0)
 #endif
 
-#ifdef __bpf__
-#define PS_LOAD(x) (*(const volatile __typeof__(x) *)&(x))
-#define PS_STORE(x, value) (*(volatile __typeof__(x) *)&(x) = (value))
-#else
-#define PS_LOAD(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
-#define PS_STORE(x, value) __atomic_store_n(&(x), (value), __ATOMIC_RELAXED)
-#endif
-
-enum ps_page_life { PS_PAGE_UNINIT, PS_PAGE_LIVE, PS_PAGE_DEAD };
-
 enum {
-	PS_STATE_COUNT_BITS = 13,
-	PS_STATE_APART = 1 << PS_STATE_COUNT_BITS, /* one permit apart; one of a drawn port is 1 */
-	PS_STATE_COUNT = PS_STATE_APART - 1,
-	PS_STATE_PERMITS = (1 << 2 * PS_STATE_COUNT_BITS) - 1,
-	PS_STATE_LIFE_SHIFT = 2 * PS_STATE_COUNT_BITS,
-	PS_STATE_GEN_SHIFT = PS_STATE_LIFE_SHIFT + 2,
 	PS_DRAFTS_MAX = 64, /* a power of two */
 	PS_DRAFT_TRIES = 8,
 };
@@ -62,9 +46,9 @@ enum {
 	PS_CLAIM_FULL = -ENOSPC, /* nothing to draw is left */
 	PS_CLAIM_TAKEN = -EADDRINUSE,
 	PS_CLAIM_NO_PAGE = -ENOENT,
-	PS_CLAIM_AGAIN = -EAGAIN,  /* another was faster */
-	PS_CLAIM_LEAVING = -ESTALE,  /* the page is about to go: again, in a moment */
-	PS_CLAIM_SHORT = -ENOBUFS, /* no room for another page */
+	PS_CLAIM_AGAIN = -EAGAIN,   /* another was faster */
+	PS_CLAIM_LEAVING = -ESTALE, /* the page is about to go: again, in a moment */
+	PS_CLAIM_SHORT = -ENOBUFS,  /* no room for another page */
 };
 
 enum ps_claim_how {
@@ -74,10 +58,10 @@ enum ps_claim_how {
 };
 
 struct ps_page_ask {
+	struct ps_grip grip;        /* flow: in, but for sport; gen: out */
 	struct ps_page_place place; /* bit: in as `how` says; out: the one claimed */
 	__u32 how;                  /* enum ps_claim_how */
 	__u32 n_used;               /* out: drawn ports of the page, this one among them */
-	__u64 gen;                  /* out */
 };
 
 /* A template under construction: an element of map `drafts`, since it is too large for the stack.
@@ -92,32 +76,6 @@ struct ps_draft {
 /* Slot i, below PS_DRAFTS_MAX. */
 static struct ps_draft *ps_draft_at(__u32 i);
 
-PS_PURE __u32 ps_state_life(__u64 state)
-{
-	return state >> PS_STATE_LIFE_SHIFT & 3;
-}
-
-PS_PURE __u64 ps_state_gen(__u64 state)
-{
-	return state >> PS_STATE_GEN_SHIFT;
-}
-
-/* Permits of drawn ports, and of the others. */
-PS_PURE __u32 ps_state_count(__u64 state)
-{
-	return state & PS_STATE_COUNT;
-}
-
-PS_PURE __u32 ps_state_apart(__u64 state)
-{
-	return state >> PS_STATE_COUNT_BITS & PS_STATE_COUNT;
-}
-
-PS_PURE __u64 *ps_page_words(struct ps_page *page)
-{
-	return (__u64 *)(page + 1);
-}
-
 PS_PURE int ps_page_is_of(struct ps_page *page, const struct ps_page_key *key)
 {
 	__u64 *a = (__u64 *)&page->key;
@@ -131,76 +89,6 @@ PS_PURE int ps_page_is_of(struct ps_page *page, const struct ps_page_key *key)
 PS_PURE int ps_state_still(struct ps_page *page, __u64 state)
 {
 	return __sync_val_compare_and_swap(&page->state, state, state) == state;
-}
-
-PS_PURE struct ps_page_draw ps_page_draw(struct ps_page *page)
-{
-	return (struct ps_page_draw){
-		.first = PS_LOAD(page->draw.first),
-		.end = PS_LOAD(page->draw.end),
-		.n = PS_LOAD(page->draw.n),
-		.hole = PS_LOAD(page->draw.hole),
-	};
-}
-
-/* Bits of word w that are drawn. */
-PS_PURE __u64 ps_draw_mask(const struct ps_page_draw *draw, __u32 w)
-{
-	__u32 at = w * 64;
-	__u64 mask = ~0ull;
-
-	if (w - draw->hole < PS_NARROW_WORDS || at + 64 <= draw->first || at >= draw->end)
-		return 0;
-	if (draw->first > at)
-		mask <<= (draw->first - at) & 63;
-	if (draw->end < at + 64)
-		mask &= ~0ull >> ((at + 64 - draw->end) & 63);
-	return mask;
-}
-
-/* Which bit the word, of one bit, has: BPF cannot count zeros (de Bruijn). */
-PS_PURE __u32 ps_bit_index(__u64 one)
-{
-	static const __u8 index[64] = {0,  1,  2,  53, 3,  7,  54, 27, 4,  38, 41, 8,  34,
-				       55, 48, 28, 62, 5,  39, 46, 44, 42, 22, 9,  24, 35,
-				       59, 56, 49, 18, 29, 11, 63, 52, 6,  26, 37, 40, 33,
-				       47, 61, 45, 43, 21, 23, 58, 17, 10, 51, 25, 36, 32,
-				       60, 20, 57, 16, 50, 31, 19, 15, 30, 14, 13, 12};
-
-	return index[one * 0x022fdd63cc95386dull >> 58];
-}
-
-/* Takes a free bit of those that are drawn, seen from `from` on; -1: met none. */
-PS_PURE int ps_bits_draw(struct ps_page *page, __u32 n_words, __u32 from, int wraps)
-{
-	struct ps_page_draw draw = ps_page_draw(page);
-	__u64 *words = ps_page_words(page);
-	__u32 start = (from >> 6) & (n_words - 1);
-
-	for (__u32 i = 0; i <= n_words; i++) {
-		__u32 w = (start + i) & (n_words - 1);
-		__u64 free = ~PS_LOAD(words[w]) & ps_draw_mask(&draw, w), one;
-
-		if (!i)
-			free &= ~0ull << (from & 63);
-		if (!wraps && start + i >= n_words)
-			return -1;
-		for (int tries = 0; tries < 3 && free; tries++) {
-			one = free & -free;
-			if (!(__sync_fetch_and_or(&words[w], one) & one))
-				return (int)(w * 64 + ps_bit_index(one));
-			free ^= one;
-		}
-	}
-	return -1;
-}
-
-PS_PURE int ps_bits_take(struct ps_page *page, __u32 n_words, __u32 bit)
-{
-	__u64 one = 1ull << (bit & 63);
-	__u64 *word = ps_page_words(page) + ((bit >> 6) & (n_words - 1));
-
-	return __sync_fetch_and_or(word, one) & one ? -1 : (int)bit;
 }
 
 /* An element found UNINIT is in place, and whole, if a look-up that begins now still finds it: it left
@@ -258,7 +146,7 @@ PS_PURE int ps_page_use(struct ps_page *page, struct ps_page_ask *ask, __u32 n_w
 /* One attempt to claim.  n_words is that of the ask, as a constant. */
 PS_PURE int ps_ledger_attempt(struct ps_page_ask *ask, __u32 n_words)
 {
-	struct ps_page_key key = ask->place.key; /* Linux 6.1 wants it on this stack */
+	struct ps_page_key key = ps_page_key_of(&ask->grip.flow, ask->place.base);
 	struct ps_page *page = ps_page_find(n_words, &key);
 	__u64 state, permit;
 	int r;
@@ -284,21 +172,22 @@ PS_PURE int ps_ledger_attempt(struct ps_page_ask *ask, __u32 n_words)
 	if (r)
 		__sync_fetch_and_sub(&page->state, permit);
 	ask->n_used = ps_state_count(state) + 1;
-	ask->gen = ps_state_gen(state);
+	ask->grip.gen = ps_state_gen(state);
 	return r;
 }
 
 /* Gives a claim back; only whoever holds it may, once. */
-PS_PURE int ps_ledger_drop(const struct ps_page_place *place, __u64 gen, __u32 n_words)
+PS_PURE int ps_ledger_drop(const struct ps_grip *grip, const struct ps_page_place *place,
+			   __u32 n_words)
 {
-	struct ps_page_key key = place->key;
+	struct ps_page_key key = ps_page_key_of(&grip->flow, place->base);
 	struct ps_page *page = ps_page_find(n_words, &key);
 	__u64 one = 1ull << (place->bit & 63);
 	struct ps_page_draw draw;
 
 	if (!page)
 		return -ENOENT;
-	if (ps_state_gen(PS_LOAD(page->state)) != gen)
+	if (ps_state_gen(PS_LOAD(page->state)) != grip->gen)
 		return -ESTALE;
 	draw = ps_page_draw(page);
 	if (!(__sync_fetch_and_and(&ps_page_words(page)[(place->bit >> 6) & (n_words - 1)], ~one) &
@@ -325,9 +214,9 @@ PS_PURE struct ps_draft *ps_draft_take(__u32 start, __u32 *ret_slot)
 
 /* Makes the page that is missing; start: any number, better another on each processor.  0: it is
  * there, PS_CLAIM_AGAIN, PS_CLAIM_SHORT. */
-PS_PURE int ps_ledger_make(const struct ps_page_place *place, __u32 start, __u32 n_words)
+PS_PURE int ps_ledger_make(const struct ps_page_ask *ask, __u32 start, __u32 n_words)
 {
-	struct ps_page_key key = place->key;
+	struct ps_page_key key = ps_page_key_of(&ask->grip.flow, ask->place.base);
 	struct ps_draft *draft;
 	__u32 slot = 0;
 	__u64 gen;
@@ -338,7 +227,7 @@ PS_PURE int ps_ledger_make(const struct ps_page_place *place, __u32 start, __u32
 		return PS_CLAIM_AGAIN;
 	gen = ++draft->n_made * PS_DRAFTS_MAX + slot;
 	draft->page.head = (struct ps_page){
-		.state = gen << PS_STATE_GEN_SHIFT, .key = key, .draw = place->draw};
+		.state = gen << PS_STATE_GEN_SHIFT, .key = key, .draw = ask->place.draw};
 	draft->page.head.draw.is_warm = 1;
 	r = ps_page_insert(n_words, &key, &draft->page.head);
 	__sync_val_compare_and_swap(&draft->busy, 1, 0);
@@ -359,6 +248,7 @@ PS_PURE int ps_ledger_kill(struct ps_page *page, int is_urgent, __u32 n_words)
 		PS_STORE(page->draw.is_warm, 0);
 		return 0;
 	}
+	PS_LEDGER_WINDOW();
 	if (__sync_val_compare_and_swap(&page->state, state, state ^ dead) != state)
 		return 0;
 	key = page->key; /* nobody writes it until it is deleted */

@@ -84,13 +84,26 @@ struct ps_wide_page {
 };
 _Static_assert(sizeof(struct ps_wide_page) == 312, "map value layout is ABI");
 
-/* Which page and what of it. */
+/* Which page towards a peer, and what of it. */
 struct ps_page_place {
-	struct ps_page_key key;
-	struct ps_page_draw draw;
 	__u32 n_words; /* PS_NARROW_WORDS or PS_WIDE_WORDS */
+	__u32 base;    /* its first port */
 	__u32 bit;
+	struct ps_page_draw draw;
 };
+
+/* Of flow, src, dst, dport, protocol and shift count. */
+PS_PURE struct ps_page_key ps_page_key_of(const struct ps_claim_key *flow, __u32 base)
+{
+	return (struct ps_page_key){
+		.ours = flow->src,
+		.peer = flow->dst,
+		.base = (__u16)base,
+		.peer_port = flow->dport,
+		.protocol = flow->protocol,
+		.shift = flow->shift,
+	};
+}
 
 /* Mixes a peer into 32 bits (the finish of MurmurHash3). */
 PS_PURE __u32 ps_peer_hash(const struct ps_claim_key *flow)
@@ -121,7 +134,7 @@ PS_PURE __u32 ps_slice_base(__u32 port, __u32 shift)
 	return port >> shift << shift;
 }
 
-/* Sets key, n_words and bit of the place where flow's port stands; its src, sport and shift count. */
+/* Sets base, n_words and bit of the place where flow's port stands. */
 PS_PURE void ps_place_port(const struct ps_claim_key *flow, struct ps_page_place *ret)
 {
 	__u32 port = PS_PAGE_NTOHS(flow->sport), shift = flow->shift & 31, size = PS_NARROW_SHIFT;
@@ -135,15 +148,8 @@ PS_PURE void ps_place_port(const struct ps_claim_key *flow, struct ps_page_place
 		size = shift < PS_WIDE_SHIFT ? shift : PS_WIDE_SHIFT;
 		ret->n_words = PS_WIDE_WORDS;
 	}
-	ret->key = (struct ps_page_key){
-		.ours = flow->src,
-		.peer = flow->dst,
-		.base = (__u16)ps_slice_base(port, size),
-		.peer_port = flow->dport,
-		.protocol = flow->protocol,
-		.shift = (__u8)shift,
-	};
-	ret->bit = port - ps_slice_base(port, size);
+	ret->base = ps_slice_base(port, size);
+	ret->bit = port - ret->base;
 }
 
 /* Ports of the slice that are drawn towards peers, or without one. */
@@ -152,15 +158,14 @@ PS_PURE __u32 ps_slice_draws(const struct ps_choice_slice *slice, int is_peerles
 	return is_peerless ? slice->n_exclusive : slice->n_ports - slice->n_exclusive;
 }
 
-/* Sets place->draw; its key and n_words are set, and the page is of this slice. */
-PS_PURE void ps_place_shape(const struct ps_choice_slice *slice, __u32 narrow_base,
+/* Sets place->draw; its base and n_words are set, and the page is of this slice. */
+PS_PURE void ps_place_shape(const struct ps_choice_slice *slice, int is_peerless, __u32 narrow_base,
 			    struct ps_page_place *place)
 {
-	int is_peerless = ps_ip16_is_zero(&place->key.peer);
 	__u32 shared = (__u32)slice->first_port + slice->n_ports - slice->n_exclusive;
 	__u32 from = is_peerless ? shared : slice->first_port;
 	__u32 to = is_peerless ? shared + slice->n_exclusive : shared;
-	__u32 base = place->key.base, end = base + place->n_words * 64;
+	__u32 base = place->base, end = base + place->n_words * 64;
 
 	from = from < base ? base : from > end ? end : from;
 	to = to < from ? from : to > end ? end : to;
@@ -185,7 +190,7 @@ PS_PURE __u32 ps_slice_pages(const struct ps_choice_slice *slice, int is_peerles
 					     : 1 + (1u << ((slice->shift & 31) - PS_WIDE_SHIFT));
 }
 
-/* Sets key, n_words and draw of the nth page to draw from for flow, whose dst, dport and protocol
+/* Sets base, n_words and draw of the nth page to draw from for flow, whose dst, dport and protocol
  * count; nth is below ps_slice_pages().  The narrow one comes first. */
 PS_PURE void ps_place_nth(const struct ps_choice_slice *slice, const struct ps_claim_key *flow,
 			  __u32 nth, struct ps_page_place *ret)
@@ -204,15 +209,8 @@ PS_PURE void ps_place_nth(const struct ps_choice_slice *slice, const struct ps_c
 		base = start +
 		       (((hash + nth) & ((1u << (shift - PS_WIDE_SHIFT)) - 1)) << PS_WIDE_SHIFT);
 	ret->n_words = nth && !is_peerless ? PS_WIDE_WORDS : PS_NARROW_WORDS;
-	ret->key = (struct ps_page_key){
-		.ours = slice->address,
-		.peer = flow->dst,
-		.base = (__u16)base,
-		.peer_port = flow->dport,
-		.protocol = flow->protocol,
-		.shift = (__u8)shift,
-	};
-	ps_place_shape(slice, narrow, ret);
+	ret->base = base;
+	ps_place_shape(slice, is_peerless, narrow, ret);
 }
 
 /* Is this bit one that is drawn? */

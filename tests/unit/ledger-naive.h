@@ -10,7 +10,7 @@
 
 PS_PURE int naive_attempt(struct ps_page_ask *ask, __u32 n_words)
 {
-	struct ps_page_key key = ask->place.key;
+	struct ps_page_key key = ps_page_key_of(&ask->grip.flow, ask->place.base);
 	struct ps_page *page = ps_page_find(n_words, &key);
 	int bit;
 
@@ -26,7 +26,7 @@ PS_PURE int naive_attempt(struct ps_page_ask *ask, __u32 n_words)
 		return PS_CLAIM_AGAIN;
 	}
 	ask->place.bit = (__u32)bit;
-	ask->gen = ps_state_gen(PS_LOAD(page->state));
+	ask->grip.gen = ps_state_gen(PS_LOAD(page->state));
 	return 0;
 }
 

@@ -126,7 +126,7 @@ static struct ps_page_ask ask_for(unsigned key)
 	struct ps_page_draw range = {
 		.first = 60, .end = 60 + N_PORTS, .n = N_PORTS, .hole = PS_NO_HOLE};
 
-	ask.place.key.peer.words[3] = key;
+	ask.grip.flow.dst.words[3] = key;
 	ask.place.draw = range;
 	ask.place.n_words = PS_NARROW_WORDS;
 	ask.place.bit = draw() % 256;
@@ -145,7 +145,7 @@ static int claim(struct ps_page_ask *ask)
 		r = is_naive ? naive_attempt(ask, PS_NARROW_WORDS)
 			     : ps_ledger_attempt(ask, PS_NARROW_WORDS);
 		if (r == PS_CLAIM_NO_PAGE)
-			r = ps_ledger_make(&ask->place, draw(), PS_NARROW_WORDS);
+			r = ps_ledger_make(ask, draw(), PS_NARROW_WORDS);
 		else if (r != PS_CLAIM_AGAIN && r != PS_CLAIM_LEAVING)
 			return r;
 		else
@@ -156,8 +156,8 @@ static int claim(struct ps_page_ask *ask)
 
 static void give_back(const struct ps_page_ask *ask)
 {
-	atomic_store(&owners[ask->place.key.peer.words[3]][ask->place.bit], 0);
-	if (ps_ledger_drop(&ask->place, ask->gen, PS_NARROW_WORDS))
+	atomic_store(&owners[ask->grip.flow.dst.words[3]][ask->place.bit], 0);
+	if (ps_ledger_drop(&ask->grip, &ask->place, PS_NARROW_WORDS))
 		n_lost++;
 }
 
@@ -166,7 +166,7 @@ static void note(const struct ps_page_ask *ask, int thread)
 	int none = 0;
 
 	n_claims++;
-	if (!atomic_compare_exchange_strong(&owners[ask->place.key.peer.words[3]][ask->place.bit],
+	if (!atomic_compare_exchange_strong(&owners[ask->grip.flow.dst.words[3]][ask->place.bit],
 					    &none, thread))
 		n_doubles++;
 }
@@ -298,11 +298,13 @@ static void full_is_what_the_count_says(void **state)
 	ask.place.bit = 60 + N_PORTS;
 	assert_int_equal(claim(&ask), 0); /* counted apart */
 	assert_int_equal(claim(&ask), PS_CLAIM_TAKEN);
-	assert_int_equal(ps_ledger_drop(&ask.place, ask.gen + 1, PS_NARROW_WORDS), -ESTALE);
-	assert_int_equal(ps_ledger_drop(&ask.place, ask.gen, PS_NARROW_WORDS), 0);
-	assert_int_equal(ps_ledger_drop(&ask.place, ask.gen, PS_NARROW_WORDS), -EALREADY);
+	ask.grip.gen++;
+	assert_int_equal(ps_ledger_drop(&ask.grip, &ask.place, PS_NARROW_WORDS), -ESTALE);
+	ask.grip.gen--;
+	assert_int_equal(ps_ledger_drop(&ask.grip, &ask.place, PS_NARROW_WORDS), 0);
+	assert_int_equal(ps_ledger_drop(&ask.grip, &ask.place, PS_NARROW_WORDS), -EALREADY);
 	ask.place.bit = 63;
-	assert_int_equal(ps_ledger_drop(&ask.place, ask.gen, PS_NARROW_WORDS), 0);
+	assert_int_equal(ps_ledger_drop(&ask.grip, &ask.place, PS_NARROW_WORDS), 0);
 	ask.how = PS_CLAIM_ONWARD;
 	ask.place.bit = 64;
 	assert_int_equal(claim(&ask), PS_CLAIM_FULL);
@@ -314,18 +316,20 @@ static void full_is_what_the_count_says(void **state)
 static void only_an_empty_page_that_was_idle_is_removed(void **state)
 {
 	struct ps_page_ask ask;
+	struct ps_page_key key;
 	struct ps_page *page;
 
 	(void)state;
 	run(false);
 	ask = ask_for(1);
 	assert_int_equal(claim(&ask), 0);
-	page = ps_page_find(PS_NARROW_WORDS, &ask.place.key);
+	key = ps_page_key_of(&ask.grip.flow, ask.place.base);
+	page = ps_page_find(PS_NARROW_WORDS, &key);
 	assert_int_equal(ps_ledger_kill(page, 1, PS_NARROW_WORDS), 0);
-	assert_int_equal(ps_ledger_drop(&ask.place, ask.gen, PS_NARROW_WORDS), 0);
+	assert_int_equal(ps_ledger_drop(&ask.grip, &ask.place, PS_NARROW_WORDS), 0);
 	assert_int_equal(ps_ledger_kill(page, 0, PS_NARROW_WORDS), 0); /* used since */
 	assert_int_equal(ps_ledger_kill(page, 0, PS_NARROW_WORDS), 1);
-	assert_null(ps_page_find(PS_NARROW_WORDS, &ask.place.key));
+	assert_null(ps_page_find(PS_NARROW_WORDS, &key));
 	assert_int_equal(ps_ledger_kill(page, 1, PS_NARROW_WORDS), 0);
 }
 
