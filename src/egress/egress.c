@@ -54,8 +54,8 @@ static const char *const hook_names[N_HOOKS] = {
 	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
 };
 
-static const char *const map_names[] = {"pages", "wide-pages", "drafts", "quarantine", "sockets",
-					"replies", "egress-counters", "events"};
+static const char *const map_names[] = {"pages",   "wide-pages", "drafts",          "quarantine",
+					"sockets", "replies",    "egress-counters", "events"};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
