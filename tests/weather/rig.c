@@ -135,28 +135,45 @@ static int cover_stack(const struct rig *rig, unsigned index, unsigned ifindex)
 	return say("covering the stack", r < 0 ? r : bpf_tc_attach(&hook, &options));
 }
 
-int rig_put(struct rig *rig, unsigned index, const struct ps_table *table)
+/* In the host's namespace. */
+static int attach(struct ps_dispatch *dispatch, char **ret_message)
+{
+	static const char *const uplinks[] = {"u", "w"};
+	enum ps_dispatch_mode mode = PS_MODE_NATIVE;
+	int r = 0;
+
+	for (unsigned i = 0; r >= 0 && i < PS_N_ELEMENTS(uplinks); i++) {
+		r = ps_dispatch_attach(dispatch, uplinks[i], &mode, ret_message);
+		if (r >= 0 && mode != PS_MODE_NATIVE)
+			r = -EOPNOTSUPP;
+	}
+	return r;
+}
+
+int rig_put(struct rig *rig, unsigned index, const struct ps_table *table, pthread_mutex_t *lock)
 {
 	struct rig_host *host = &rig->hosts[index];
 	struct ps_dispatch_options options = {host->pin_dir, host->claims_fd, false};
 	ps_auto(ps_dispatch_free) struct ps_dispatch *dispatch = NULL;
 	ps_auto_mem char *message = NULL;
-	enum ps_dispatch_mode mode;
+	struct ps_dispatch *old;
 	int r = ps_dispatch_load(table, &options, &dispatch, &message);
 
 	if (r >= 0)
 		r = rig_enter(host->ns);
-	if (r >= 0)
-		r = ps_dispatch_attach(dispatch, "u", &mode, &message);
-	if (r >= 0 && mode == PS_MODE_NATIVE)
-		r = ps_dispatch_attach(dispatch, "w", &mode, &message);
-	if (r >= 0 && mode != PS_MODE_NATIVE)
-		r = -EOPNOTSUPP;
 	if (r < 0)
 		return say(message ? message : "dispatcher", r);
-	ps_dispatch_free(&host->dispatch);
-	host->dispatch = ps_move(dispatch);
-	return rig_enter(rig->here);
+	if (lock)
+		pthread_mutex_lock(lock);
+	r = attach(dispatch, &message);
+	if (r >= 0) {
+		old = host->dispatch;
+		host->dispatch = dispatch;
+		dispatch = old; /* freed on the way out */
+	}
+	if (lock)
+		pthread_mutex_unlock(lock);
+	return r < 0 ? say(message ? message : "dispatcher", r) : rig_enter(rig->here);
 }
 
 static int open_host(struct rig *rig, unsigned index)
@@ -177,7 +194,7 @@ static int open_host(struct rig *rig, unsigned index)
 		r = make_claims(host, index ? FIRST : OWN);
 	if (r >= 0)
 		r = rig_table(rig, index, &table);
-	return r < 0 ? r : rig_put(rig, index, table);
+	return r < 0 ? r : rig_put(rig, index, table, NULL);
 }
 
 static int observe(struct rig *rig, unsigned port)

@@ -14,6 +14,7 @@
 #ifndef PS_WEATHER_RIG_H
 #define PS_WEATHER_RIG_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -50,8 +51,9 @@ void rig_close(struct rig *rig);
 struct ps_hop rig_hop(const struct rig *rig, unsigned host, unsigned peer, unsigned k);
 /* The tables of a host of rows.h's world; hops by rig_hop(), host 2 by w. */
 int rig_table(const struct rig *rig, unsigned host, struct ps_table **ret);
-/* Loads the table and puts it under the host's uplinks, in place of what is there. */
-int rig_put(struct rig *rig, unsigned host, const struct ps_table *table);
+/* Loads the table and puts it under the host's uplinks, in place of what is there; holds the lock
+ * (may be NULL) while the host's dispatch changes.  In whatever thread. */
+int rig_put(struct rig *rig, unsigned host, const struct ps_table *table, pthread_mutex_t *lock);
 /* Sends the first n slots to the host. */
 int rig_send(const struct rig *rig, unsigned host, unsigned n);
 /* Judges what was seen since the last time. */
