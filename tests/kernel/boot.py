@@ -27,7 +27,7 @@ TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "/bin/busybox": "busybox-stati
 MODULES = ["drivers/net/veth", "drivers/net/dummy", "drivers/net/bonding/bonding", "net/tls/tls", "net/sched/cls_bpf",
            "net/sched/sch_ingress", "net/llc/llc", "net/802/stp", "net/bridge/bridge"]
 OBJECTS = ["src/dispatch/dispatch.bpf.o", "src/egress/egress-hooks.bpf.o", "src/egress/egress-guard.bpf.o"]
-PROGRAMS = ["/usr/sbin/ip", "/usr/sbin/ethtool"]
+PROGRAMS = ["/usr/sbin/ip", "/usr/sbin/tc", "/usr/sbin/ethtool"]
 SKIPPED = 77
 TIMEOUT_S = 1200
 
@@ -118,6 +118,7 @@ def make_disk(root, kernel, build, names):
     put_modules(root, kernel)
     for program in PROGRAMS:
         put_program(root, program)
+    put_program(root, os.path.realpath("/bin/sh"), "/bin/sh")  # busybox's would take its own `ip` and `tc`
     for item in OBJECTS:
         put(root, build / item, f"/objects/{pathlib.Path(item).name}")
     lines = []

@@ -3,6 +3,7 @@
 # The first process of the kernel that boot.py boots: mounts, modules, then every line of /tests.
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /var/run/netns
 /bin/busybox --install -s /bin
+rm -f /bin/ip /bin/tc
 export PATH=/usr/sbin:/sbin:/bin:/usr/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -16,11 +17,11 @@ echo 0 >/proc/sys/kernel/printk
 for round in 1 2 3 4; do
 	for module in /modules/*.ko; do insmod "$module" 2>/dev/null; done
 done
-ip link set lo up
+/usr/sbin/ip link set lo up
 echo "BOOTED $(uname -r)"
 while read -r name command; do
 	echo "BEGIN $name"
-	sh -c "$command" </dev/null 2>&1
+	/bin/sh -c "$command" </dev/null 2>&1
 	echo "END $name $?"
 done </tests
 echo "DONE"
