@@ -66,16 +66,19 @@ def _ipv4(data: bytes, at: int, outer: Outer | None = None) -> Packet:
     return Packet(source, sport, destination, dport, protocol, flags, seq, ack, outer)
 
 
-def read(path: Path) -> list:
-    """Every IPv4 packet of a pcap of Ethernet frames, in order."""
-    data, at, packets = path.read_bytes(), 24, []
+def frames(path: Path):
+    """Every Ethernet frame of a pcap, as far as it was kept, in order."""
+    data, at = path.read_bytes(), 24
     while at < len(data):
         length = RECORD.unpack_from(data, at)[2]
         at += RECORD.size
-        if data[at + 12:at + 14] == b"\x08\x00":
-            packets.append(_ipv4(data, at + 14))
+        yield data[at:at + length]
         at += length
-    return packets
+
+
+def read(path: Path) -> list:
+    """Every IPv4 packet of a pcap of Ethernet frames, in order."""
+    return [_ipv4(frame, 14) for frame in frames(path) if frame[12:14] == b"\x08\x00"]
 
 
 def resets(packets: list) -> tuple:
