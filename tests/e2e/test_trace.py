@@ -93,7 +93,7 @@ def test_trace_says_of_every_row_of_the_packet_table_what_the_kernel_does(table,
     assert len(told) == len(rows) > 0
     for row, answer in zip(rows, told):
         assert (answer["reason"], answer["action"]) == (row["reason"], row["action"]), row["sentence"]
-        assert answer["bytes"] == row.get("leaves"), row["sentence"]
+        assert (answer["bytes"], answer["second_bytes"]) == (row.get("leaves"), row.get("second")), row["sentence"]
 
 
 def test_resolved_next_hops_are_all_that_trace_sees_otherwise(table):

@@ -16,17 +16,16 @@
 static const char *const actions[] = {[PS_TRACE_PASS] = "pass",
 				      [PS_TRACE_TX] = "send",
 				      [PS_TRACE_REDIRECT] = "send",
+				      [PS_TRACE_SPLIT] = "send",
 				      [PS_TRACE_DROP] = "drop"};
 
 static void resolve_all(struct ps_table *table)
 {
 	const struct ps_hop hop = {.ifindex = HERE};
 
-	for (size_t i = 0; i < table->n_hosts; i++)
-		table->hosts[i].hop = hop;
-	for (size_t i = 0; i < table->n_edges; i++)
-		table->edges[i].hop = hop;
-	table->config.gateway = hop;
+	for (size_t i = 0; i < table->n_peers; i++)
+		table->peers[i].hop = hop;
+	table->config.gateway = table->config.gateway6 = hop;
 }
 
 static void print_hex(const char *key, const unsigned char *bytes, size_t len)
@@ -56,8 +55,10 @@ static int print_frame(const struct ps_table *table, const struct row *row,
 	       ps_dispatch_reason_label(is_own ? row->reason : result.reason),
 	       ps_dispatch_reason_label(result.reason), actions[result.action]);
 	print_hex("frame", frame, at.len);
-	if (result.action == PS_TRACE_TX || result.action == PS_TRACE_REDIRECT)
+	if (result.action != PS_TRACE_PASS && result.action != PS_TRACE_DROP)
 		print_hex("leaves", result.frame, result.len);
+	if (result.second)
+		print_hex("second", result.second, result.second_len);
 	puts("}");
 	return 0;
 }

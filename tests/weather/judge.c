@@ -223,16 +223,45 @@ static bool holds(const struct storm_slot *slot, const unsigned char *packet, un
 	return inner && inner + len <= slot->len && memcmp(slot->bytes + inner, packet, len) == 0;
 }
 
+/* Is v a piece of this packet: the same but for length, flags and offset, and bytes of its payload? */
+static bool is_piece(const struct view *v, unsigned len, const unsigned char *packet,
+		     unsigned packet_len)
+{
+	unsigned at = get16(v->ip + 6) & 0x1fff, from, head = 20;
+
+	if (packet_len < head || packet[0] != 0x45 || v->ip[0] != 0x45 || packet[1] != v->ip[1] ||
+	    memcmp(packet + 4, v->ip + 4, 2) != 0 || memcmp(packet + 8, v->ip + 8, 2) != 0 ||
+	    memcmp(packet + 12, v->ip + 12, 8) != 0)
+		return false;
+	from = (at - (get16(packet + 6) & 0x1fff)) * 8 + head;
+	return at >= (get16(packet + 6) & 0x1fff) && from + len - head <= packet_len &&
+	       memcmp(packet + from, v->ip + head, len - head) == 0;
+}
+
+static bool holds_whole(const struct storm_slot *slot, const struct view *v, unsigned len)
+{
+	unsigned plain = ether_len(slot->bytes), inner = inner_at(slot);
+
+	return (plain < slot->len && is_piece(v, len, slot->bytes + plain, slot->len - plain)) ||
+	       (inner && inner < slot->len &&
+		is_piece(v, len, slot->bytes + inner, slot->len - inner));
+}
+
+static bool holds_some(const struct storm_slot *slot, const struct view *v, unsigned len)
+{
+	return holds(slot, v->ip, len) || (!v->is_v6 && v->fragment && holds_whole(slot, v, len));
+}
+
 static bool was_sent(struct judge *judge, const struct view *v, unsigned len)
 {
 	unsigned hint = 2 * (v->is_v6 ? get16(v->ip + 2) : get16(v->ip + 4));
 
 	for (unsigned i = hint; i < hint + 2 && i < judge->n_sent; i++)
-		if (holds(&judge->sent[i], v->ip, len))
+		if (holds_some(&judge->sent[i], v, len))
 			return true;
 	judge->searched++;
 	for (unsigned i = 0; i < judge->n_sent; i++)
-		if (holds(&judge->sent[i], v->ip, len))
+		if (holds_some(&judge->sent[i], v, len))
 			return true;
 	return false;
 }
@@ -285,15 +314,20 @@ static bool is_error_about(const struct view *answer, const struct view *asked)
 {
 	const unsigned char *icmp = answer->ip + answer->l4;
 	unsigned quote = answer->len - answer->l4 - 8, kind = get16(icmp);
+	struct view quoted = {0};
 
 	if (quote > answer->ip_len - answer->l4 - 8)
 		quote = answer->ip_len - answer->l4 - 8;
-	if (!asked->is_v6 && (get16(asked->ip + 6) & 0x1fff)) /* RFC 1122 §3.2.2 */
+	if (!asked->is_v6 && (get16(icmp + 14) & 0x1fff)) /* RFC 1122 §3.2.2 */
 		return false;
 	if (answer->is_v6 ? kind != (1 << 8 | 4) && kind != 2 << 8
 			  : kind != (3 << 8 | 3) && kind != (3 << 8 | 4))
 		return false;
-	return quote >= 28 && quote <= asked->len && memcmp(icmp + 8, asked->ip, quote) == 0;
+	if (quote < 28 || quote > asked->len)
+		return false;
+	quoted.ip = icmp + 8;
+	return memcmp(icmp + 8, asked->ip, quote) == 0 ||
+	       (!asked->is_v6 && is_piece(&quoted, quote, asked->ip, asked->len));
 }
 
 static bool is_echo_to(const struct view *answer, const struct view *asked)

@@ -48,24 +48,36 @@ struct ps_hop rig_hop(const struct rig *rig, unsigned host, unsigned peer, unsig
 			       k & 1 ? rig->hosts[host].w : rig->hosts[host].u};
 }
 
+static int set_hops(const struct rig *rig, unsigned host, struct ps_table *table)
+{
+	const struct ps_ip zero = under(USUAL, SELF);
+	const struct ps_hop edge = rig_hop(rig, host, 4, 0);
+	int r = host ? ps_table_set_host(table, 0, &zero) : 0;
+
+	if (r < 0 || fill_world(table, USUAL) + fill_world6(table) != 0)
+		return r < 0 ? r : -EINVAL;
+	for (unsigned peer = 0; peer <= 2; peer++) {
+		const struct ps_hop hop = rig_hop(rig, host, peer, peer == 2);
+
+		if (peer != host)
+			ps_table_set_hop(table, peer, &hop);
+	}
+	ps_table_set_edge_hop(table, 1, &edge);
+	return 0;
+}
+
 int rig_table(const struct rig *rig, unsigned host, struct ps_table **ret)
 {
-	const struct ps_table_self self = {htonl(SELF + host), htonl(EDGE), 0, host, 1500};
+	const struct ps_table_self self = {under(USUAL, SELF + host), under(USUAL, EDGE), 0, host,
+					   1500};
 	ps_auto(ps_table_free) struct ps_table *table = NULL;
 	int r = ps_table_new(&self, &table);
 
+	if (r >= 0)
+		r = set_hops(rig, host, table);
 	if (r < 0)
 		return r;
-	if (fill_world(table) + fill_world6(table) != 0)
-		return -EINVAL;
-	r = ps_table_set_host(table, 0, htonl(SELF));
-	if (r < 0)
-		return r;
-	for (unsigned peer = 0; peer <= 2; peer++)
-		if (peer != host)
-			table->hosts[peer].hop = rig_hop(rig, host, peer, peer == 2);
-	table->edges[1].hop = rig_hop(rig, host, 4, 0);
-	table->config.gateway = rig_hop(rig, host, STORM_GATEWAY, 0);
+	table->config.gateway = table->config.gateway6 = rig_hop(rig, host, STORM_GATEWAY, 0);
 	table->config.fresh_until_ns = UINT64_MAX;
 	*ret = ps_move(table);
 	return 0;
@@ -114,7 +126,7 @@ static int make_links(struct rig *rig, unsigned index)
 		 "ip link add u type veth peer name g%u netns /proc/%d/fd/%d && "
 		 "ip link add w type veth peer name x%u netns /proc/%d/fd/%d && "
 		 "ethtool -K u gro off && ethtool -K w gro off && "
-		 "ip link set u mtu 2048 up && ip link set w mtu 2048 up",
+		 "ip link set u mtu 3000 up && ip link set w mtu 3000 up",
 		 index, (int)getpid(), rig->here, index, (int)getpid(), rig->here);
 	if (shell(command) < 0)
 		return -EIO;
@@ -204,7 +216,7 @@ static int observe(struct rig *rig, unsigned port)
 	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = XDP_FLAGS_DRV_MODE);
 
 	snprintf(name, sizeof(name), "%c%u", port & 1 ? 'x' : 'g', port / 2);
-	snprintf(command, sizeof(command), "ip link set %s mtu 2048 up", name);
+	snprintf(command, sizeof(command), "ip link set %s mtu 3000 up", name);
 	ifindex = if_nametoindex(name);
 	if (!ifindex || shell(command) < 0)
 		return -ENODEV;

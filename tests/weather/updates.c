@@ -85,18 +85,28 @@ static int set_live(struct ps_dispatch *dispatch, unsigned peer, const struct ps
 			 : ps_dispatch_set_hop(dispatch, peer, hop);
 }
 
-/* As a writer would who knows nothing of readers. */
-static int set_naively(struct ps_dispatch *dispatch, unsigned peer, const struct ps_hop *hop)
+static void write_bytes(struct ps_hop *to, const struct ps_hop *hop)
 {
-	struct ps_dispatch_bpf__bss *bss = dispatch->skel->bss;
-	volatile unsigned char *at = (void *)(peer == STORM_GATEWAY ? &bss->config.gateway
-					      : peer == 4           ? &bss->edges[1].hop
-								    : &bss->hosts[peer].hop);
 	unsigned char from[sizeof(*hop)];
+	volatile unsigned char *at = (void *)to;
 
 	memcpy(from, hop, sizeof(from));
 	for (unsigned i = 0; i < sizeof(from); i++)
 		at[i] = from[i];
+}
+
+/* As a writer would who knows nothing of readers. */
+static int set_naively(struct ps_dispatch *dispatch, unsigned peer, const struct ps_hop *hop)
+{
+	struct ps_peer *peers = dispatch->skel->bss->peers;
+
+	if (peer == STORM_GATEWAY)
+		write_bytes(&dispatch->skel->bss->config.gateway, hop);
+	if (peer == 4)
+		write_bytes(&peers[1].hop, hop);
+	for (size_t i = PS_GROUP_SIZE; peer < 4 && i < dispatch->n_peers; i++)
+		if (peers[i].is_used && peers[i].host == peer)
+			write_bytes(&peers[i].hop, hop);
 	return 0;
 }
 
@@ -208,7 +218,7 @@ static int swap(struct load *load, unsigned host)
 	if (r >= 0)
 		table->config.reject_per_s = ANSWERS_PER_S;
 	if (r >= 0)
-		r = ps_table_set_owner(table, htonl(A), 18, load->swaps / 2 & 1 ? 2 : 1);
+		r = set_owner(table, A, 18, load->swaps / 2 & 1 ? 2 : 1);
 	return r < 0 ? r : rig_put(&load->rig, host, table, &load->generation);
 }
 

@@ -15,7 +15,8 @@
  * The books, balanced after each round and to the packet, for each host:
  *
  *   sent to it + switched to it  =  frames that its interfaces received  =  sum of its counters
- *   counters of what leaves      =  frames seen on the far ends of its interfaces
+ *   counters of what leaves      =  frames seen on the far ends of its interfaces (two for each
+ *                                   packet sent in two pieces)
  *   counters of what passes      =  frames seen before its stack
  *   counters of what is dropped  =  XDP drops of its interfaces
  *
@@ -25,6 +26,8 @@
  * usage: weather [MILLIONS [SEED]]
  */
 #include <errno.h>
+#include <linux/if_packet.h>
+#include <linux/virtio_net.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,9 +41,9 @@
 #include "rig.h"
 #include "rows.h"
 
-enum { SETTLE_MS = 5000, STALE_EVERY = 8, N_KINDS = 3 };
+enum { SETTLE_MS = 5000, STALE_EVERY = 8, N_KINDS = 5 };
 
-enum kind { LEAVES, PASSES, DROPPED };
+enum kind { LEAVES, PASSES, DROPPED, SPLIT, SPLIT_FAILED };
 
 struct weather {
 	struct rig rig;
@@ -59,6 +62,10 @@ static enum kind kind_of(unsigned reason)
 	case PS_REASON_DELIVER_SERVICE:
 	case PS_REASON_MTU_HINT:
 		return PASSES;
+	case PS_REASON_SPLIT:
+		return SPLIT;
+	case PS_REASON_DROP_SPLIT:
+		return SPLIT_FAILED;
 	default:
 		return strncmp(ps_dispatch_reason_label(reason), "drop_", 5) == 0 ? DROPPED
 										  : LEAVES;
@@ -84,6 +91,18 @@ static int count_kinds(const struct rig_host *host, uint64_t ret[N_KINDS])
 	return r;
 }
 
+/* What the program took. */
+static uint64_t taken(const uint64_t kinds[N_KINDS])
+{
+	return kinds[LEAVES] + kinds[PASSES] + kinds[DROPPED] + kinds[SPLIT];
+}
+
+/* Frames that left: those in two pieces were first passed to the program that cuts them. */
+static uint64_t left(const uint64_t kinds[N_KINDS])
+{
+	return kinds[LEAVES] + 2 * (kinds[SPLIT] - kinds[SPLIT_FAILED]);
+}
+
 /* Sent to the host so far, by the storm and by the other one. */
 static uint64_t arrivals(const struct weather *w, unsigned host)
 {
@@ -97,9 +116,8 @@ static bool is_balanced(const struct weather *w, unsigned host)
 	const volatile struct storm_counts *counts = &w->rig.skel->bss->counts;
 	uint64_t kinds[N_KINDS];
 
-	return count_kinds(&w->rig.hosts[host], kinds) >= 0 &&
-	       kinds[LEAVES] + kinds[PASSES] + kinds[DROPPED] == arrivals(w, host) &&
-	       kinds[LEAVES] == counts->seen[2 * host] + counts->seen[2 * host + 1] &&
+	return count_kinds(&w->rig.hosts[host], kinds) >= 0 && taken(kinds) == arrivals(w, host) &&
+	       left(kinds) == counts->seen[2 * host] + counts->seen[2 * host + 1] &&
 	       kinds[PASSES] == counts->seen[STORM_PORTS + host];
 }
 
@@ -110,6 +128,27 @@ static int settle(const struct weather *w)
 	while (!is_balanced(w, 0) || !is_balanced(w, 1))
 		if (now_ns() > end_ns)
 			return -EBADMSG;
+	return 0;
+}
+
+/* A frame whose checksum the sender left to hardware, too long for the underlay: cannot be cut. */
+static int send_unfinished(struct weather *w, unsigned host)
+{
+	const struct packet packet = {.protocol = UDP, .dport = SECOND, .payload = 1472};
+	struct sockaddr_ll there = {.sll_family = AF_PACKET,
+				    .sll_ifindex = (int)w->rig.skel->bss->port_ifindex[2 * host]};
+	struct virtio_net_hdr unfinished = {VIRTIO_NET_HDR_F_NEEDS_CSUM, 0, 0, 0, 34, 6};
+	ps_auto_fd int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+	unsigned char frame[sizeof(unfinished) + FRAME_MAX];
+	struct layout at = make_frame(&packet, frame + sizeof(unfinished));
+	int one = 1;
+
+	memcpy(frame, &unfinished, sizeof(unfinished));
+	if (fd < 0 || setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)) < 0 ||
+	    sendto(fd, frame, sizeof(unfinished) + at.len, 0, (const struct sockaddr *)&there,
+		   sizeof(there)) < 0)
+		return -errno;
+	w->sent_to[host]++;
 	return 0;
 }
 
@@ -128,7 +167,9 @@ static int one_round(struct weather *w)
 		return r;
 	w->sent_to[host] += w->rig.skel->bss->counts.sent - before;
 	w->rounds++;
-	r = settle(w);
+	r = send_unfinished(w, host);
+	if (r >= 0)
+		r = settle(w);
 	return r < 0 ? r : rig_look(&w->rig);
 }
 
@@ -178,7 +219,7 @@ static int audit_interfaces(const struct weather *w, unsigned index)
 		xdp_drops += n;
 	}
 	bad += complain("received", index, sum.rx_packets, arrivals(w, index));
-	bad += complain("left", index, sum.tx_packets, kinds[LEAVES]);
+	bad += complain("left", index, sum.tx_packets, left(kinds));
 	bad += complain("dropped by XDP", index, xdp_drops, kinds[DROPPED]);
 	bad += complain("lost by rings", index, sum.rx_dropped + sum.tx_dropped, 0);
 	return bad;
@@ -190,13 +231,14 @@ static int audit_host(const struct weather *w, unsigned host)
 	uint64_t kinds[N_KINDS];
 	int bad = count_kinds(&w->rig.hosts[host], kinds) < 0;
 
-	printf("host %u: %llu in = %llu out + %llu to the stack + %llu dropped\n", host,
-	       (unsigned long long)arrivals(w, host), (unsigned long long)kinds[LEAVES],
-	       (unsigned long long)kinds[PASSES], (unsigned long long)kinds[DROPPED]);
-	bad += complain("counted", host, kinds[LEAVES] + kinds[PASSES] + kinds[DROPPED],
-			arrivals(w, host));
+	printf("host %u: %llu in = %llu out + %llu to the stack + %llu dropped + %llu in two pieces "
+	       "(of which %llu dropped)\n",
+	       host, (unsigned long long)arrivals(w, host), (unsigned long long)kinds[LEAVES],
+	       (unsigned long long)kinds[PASSES], (unsigned long long)kinds[DROPPED],
+	       (unsigned long long)kinds[SPLIT], (unsigned long long)kinds[SPLIT_FAILED]);
+	bad += complain("counted", host, taken(kinds), arrivals(w, host));
 	bad += complain("seen leaving", host, counts->seen[2 * host] + counts->seen[2 * host + 1],
-			kinds[LEAVES]);
+			left(kinds));
 	bad += complain("seen passing", host, counts->seen[STORM_PORTS + host], kinds[PASSES]);
 	return bad + audit_interfaces(w, host);
 }
