@@ -162,7 +162,7 @@ def judge(console):
             code = int(rest.split()[1])
             passed, skipped, failed = passed + (code == 0), skipped + (code == SKIPPED), failed + (code not in (0, SKIPPED))
             print(f"   {begun}: {'OK' if code == 0 else 'SKIP' if code == SKIPPED else f'FAILED ({code})'}", flush=True)
-            shown = said[-60:] if code else [text for text in said if text.startswith("VERIFY ")]
+            shown = [text for text in said[:-60 if code else None] if text.startswith("VERIFY ")] + (said[-60:] if code else [])
             print("".join(f"      {text}\n" for text in shown), end="", flush=True)
             begun = None
         else:
