@@ -126,6 +126,8 @@ def test_an_uplink_whose_driver_has_no_xdp_is_served_in_generic_mode(bare):
     hostside.apply(bare, plan)
     assert {uplink["name"]: uplink["xdp"] for uplink in hostside.status(bare, "lhr1")["uplinks"]} == \
         {"eth0": "native", "dum0": "generic"}
+    notes = {uplink["name"]: uplink["note"] for uplink in hostside.asked(bare, "lhr1", "show", "uplinks")}
+    assert notes == {"eth0": None, "dum0": "bridge has no native XDP: packets cost several times as much"}
     hostside.apply(bare, bare.plan)
     assert "xdp" not in bare.run("lhr1", ["ip", "link", "show", "dum0"]).stdout  # left by the new plan
     bare.run("lhr1", ["ip", "link", "del", "dum0"])
