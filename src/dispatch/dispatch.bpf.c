@@ -227,11 +227,13 @@ PS_INLINE __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *ad
 
 PS_INLINE const struct ps_peer *ps_look_peer(struct ps_frame *frame, __u32 i)
 {
+	ps_hide(i); /* else clang masks before it adds, which Linux 6.1 cannot follow */
 	return &peers[i % PS_PEERS_MAX];
 }
 
 PS_INLINE const struct ps_peer6 *ps_look_peer6(struct ps_frame *frame, __u32 i)
 {
+	ps_hide(i); /* else clang masks before it adds, which Linux 6.1 cannot follow */
 	return &peers6[i % PS_PEERS_MAX];
 }
 

@@ -50,20 +50,22 @@ static __always_inline void ps_ask_start(struct ps_ask *ask, const struct ps_cho
 
 /* Takes exactly key's port: towards dst, or without a peer where dst and dport are 0.
  * -EADDRINUSE: taken; -ENOBUFS: the table is full. */
-__noinline int ps_claim_exactly(const struct ps_claim_key *key)
+__noinline int ps_claim_exactly(const struct ps_claim_key *wanted)
 {
 	struct ps_claim fresh = {0}, *old;
+	struct ps_claim_key key;
 	__u64 until;
 	int r;
 
-	if (!key)
+	if (!wanted)
 		return -EINVAL;
-	r = bpf_map_update_elem(&claims, key, &fresh, BPF_NOEXIST);
+	key = *wanted; /* Linux 6.1 takes no key from a global function's argument */
+	r = bpf_map_update_elem(&claims, &key, &fresh, BPF_NOEXIST);
 	if (!r)
 		return 0;
 	if (r == -E2BIG || r == -ENOMEM)
 		return -ENOBUFS;
-	old = bpf_map_lookup_elem(&claims, key);
+	old = bpf_map_lookup_elem(&claims, &key);
 	if (!old)
 		return -EADDRINUSE;
 	until = *(volatile __u64 *)&old->free_after_ns;
