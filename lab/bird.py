@@ -3,9 +3,9 @@
 
   ISP <-> ISP             everything
   site router -> ISP      the shared prefix only; the Internet never hears of internal addresses
-  site router <-> other   internal addresses only, at low preference (the backbone)
+  site router <-> other   internal addresses only, at low preference (the backbone, with routers of its own or without)
   site router -> host     everything but the shared prefix
-  host -> site router     the shared prefix and the site's edge address
+  host -> site router     the shared prefix, the site's edge address, its own underlay address if that is on no link
 """
 import socket
 import time
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import net
 import place
-from topology import HOST, INTERNET, ISP, SITE_ROUTER, Topology
+from topology import BACKBONE, HOST, INTERNET, ISP, SITE_ROUTER, Topology
 
 HEAD = """router id {id};
 log "{log}" {{ warning, error, fatal, bug, auth }};
@@ -26,17 +26,18 @@ KERNEL_HOST = "protocol kernel { ipv4 { export where source = RTS_BGP; }; }\n"
 SESSION = """protocol bgp {name} {{
   local as {asn}; neighbor {peer} as {peer_as};
   hold time 9; keepalive time 3; connect retry time 1; connect delay time 0; error wait time 1,5;
-  bfd on; graceful restart off;{passive}
+  bfd on; graceful restart off;{more}
   ipv4 {{ import {imports}; export {exports}; next hop self; }};
 }}
 """
-RANK = [ISP, SITE_ROUTER, HOST]
+RANK = [ISP, BACKBONE, SITE_ROUTER, HOST]
 
 
 def _policy(topology: Topology, mine, theirs) -> tuple:
     """(import, export) of a session, as seen by `mine`."""
     shared, internal = topology.shared, topology.internal
-    ours = f"net ~ [ {shared}, {topology.sites.get(mine.site or theirs.site)}/32 ]"
+    own = [node.underlay for node in (mine, theirs) if node.underlay]
+    ours = f"net ~ [ {', '.join([shared, *(f'{one}/32' for one in (topology.sites.get(mine.site or theirs.site), *own))])} ]"
     match mine.kind, theirs.kind:
         case "host", _:
             return f"where !({ours})", 'where proto = "anycast"'
@@ -44,7 +45,7 @@ def _policy(topology: Topology, mine, theirs) -> tuple:
             return f"where {ours}", f"where !({ours})"
         case "router", "isp":
             return f"where !(net ~ [ {internal}+, {shared}+ ])", f"where net = {shared}"
-        case "router", "router":
+        case ("router" | "backbone"), ("router" | "backbone"):
             # Equal AS paths would else spread one site's traffic over the backbone.
             return (f"filter {{ if net !~ [ {internal}+ ] then reject; bgp_local_pref = 50; accept; }}",
                     f"where net ~ [ {internal}+ ]")
@@ -57,16 +58,18 @@ def _session(topology: Topology, own, other) -> str:
     order = list(topology.nodes)
     # Whoever starts first waits to be called: a call to a BIRD not yet there costs a retry of a second.
     first = order.index(mine.name) < order.index(theirs.name)
+    more = " passive on;" if first else ""
+    if mine.kind == HOST:
+        more += " allow local as;"   # hosts of a site share a number, and tell each other underlay addresses
     return SESSION.format(name=own.dev, asn=mine.asn, peer=other.ip, peer_as=theirs.asn, imports=imports,
-                          exports=exports, passive=" passive on;" if first else "")
+                          exports=exports, more=more)
 
 
 def _statics(topology: Topology, name: str) -> str:
     node = topology.nodes[name]
     if node.kind == HOST:
-        edge = topology.sites[node.site]
-        return (f"protocol static anycast {{ ipv4; route {topology.shared} blackhole; "
-                f"route {edge}/32 blackhole; }}\n")
+        announced = [topology.shared, *(f"{one}/32" for one in (topology.sites[node.site], node.underlay) if one)]
+        return f"protocol static anycast {{ ipv4; {' '.join(f'route {one} blackhole;' for one in announced)} }}\n"
     silent = [(topology.nodes[other.node].services["silent"], other.ip)
               for _, other in topology.neighbours(name) if "silent" in topology.nodes[other.node].services]
     return "".join(f"protocol static {{ ipv4; route {prefix} via {via}; }}\n" for prefix, via in silent)
@@ -135,19 +138,22 @@ def expected(topology: Topology) -> dict:
     shared, sites = topology.shared, topology.sites
     outside = {topology.uplink(node.name)[0].net for node in topology.of_kind(INTERNET)}
     outside |= {node.services["silent"] for node in topology.of_kind(INTERNET) if "silent" in node.services}
-    underlay = {topology.uplink(host)[0].net for host in topology.hosts}
+    underlay = {own.net for host in topology.hosts for own, _ in topology.neighbours(host)}
+    underlay |= {topology.address(host) for host in topology.hosts if topology.nodes[host].underlay}
     wanted = {}
     for node in topology.of_kind(ISP):
         site_ends = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER)}
         wanted[node.name] = {**dict.fromkeys(outside), shared: site_ends or None}
     for node in topology.of_kind(SITE_ROUTER):
         spread = {end.dev for end in topology.ends_towards(node.name, HOST)}
-        backbone = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER)}
+        backbone = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER, BACKBONE)}
         others = {edge: backbone for site, edge in sites.items() if site != node.site}
         wanted[node.name] = {**dict.fromkeys(outside | underlay), shared: spread, sites[node.site]: spread, **others}
+    for node in topology.of_kind(BACKBONE):
+        wanted[node.name] = dict.fromkeys(underlay | set(sites.values()))
     for node in topology.of_kind(HOST):
         others = {edge for site, edge in sites.items() if site != node.site}
-        wanted[node.name] = dict.fromkeys(outside | underlay | others)
+        wanted[node.name] = dict.fromkeys((outside | underlay | others) - {node.underlay})
     return wanted
 
 

@@ -32,9 +32,9 @@ def default_classes(pools: dict) -> list:
     return classes
 
 
-def _host(topology: Topology, name: str) -> dict:
-    end = topology.uplink(name)[0]
-    return {"site": topology.nodes[name].site, "underlay": end.ip, "uplinks": [end.dev]}
+def _host(topology: Topology, name: str, more: dict) -> dict:
+    uplinks = [own.dev for own, _ in topology.neighbours(name)]
+    return {"site": topology.nodes[name].site, "underlay": topology.address(name), "uplinks": uplinks, **more}
 
 
 def _line(value) -> str:
@@ -45,12 +45,12 @@ def _section(title: str, entries: dict) -> str:
     return f"{title}:\n" + "".join(f"  {key}: {_line(value)}\n" for key, value in entries.items())
 
 
-def text(topology: Topology, pools: dict | None = None, classes: list | None = None) -> str:
-    """The plan as YAML, one entry a line. `pools` and `classes` are in the plan's own form."""
+def text(topology: Topology, pools: dict | None = None, classes: list | None = None, host: dict | None = None) -> str:
+    """The plan as YAML, one entry a line. `pools`, `classes` and what every `host` has are in the plan's own form."""
     pools = default_pools(topology) if pools is None else pools
     classes = default_classes(pools) if classes is None else classes
     sites = {site: {"edge": edge} for site, edge in topology.sites.items()}
-    hosts = {host: _host(topology, host) for host in topology.hosts}
+    hosts = {name: _host(topology, name, host or {}) for name in topology.hosts}
     return ("version: 1\n" + _section("sites", sites) + _section("hosts", hosts) + _section("pools", pools)
             + "classes:\n" + "".join(f"  - {_line(rule)}\n" for rule in classes)
             + f"direct: {_line([topology.internal])}\n")
