@@ -433,7 +433,7 @@ def test_the_plan_divides_the_shared_prefix_among_sites_and_countries(can_lab):
     ("lhr1: { site: LHR }", "lhr1: { site: XXX }", "no site is called XXX"),
     ("203.0.113.2/30", "203.0.113.2/33", "want 'NODE:DEVICE ADDRESS/LEN'"),
     ("shared: 198.51.100.0/24", "", "shared"),
-    ("client1: {}", "client1: {}\n  web2: {}", "exactly one link"),
+    ("client1: {}", "client1: {}\n  web2: {}", "more links than one"),
 ])
 def test_a_mistake_in_a_topology_is_named(tmp_path, old, new, complaint):
     text = ONE_SITE.read_text()
