@@ -25,6 +25,16 @@ static const struct ps_net_link *link_by_index(const struct resolver *resolver, 
 	return NULL;
 }
 
+static int find_neighbour(struct resolver *resolver, const struct ps_net_route *route,
+			  uint8_t ret_mac[6])
+{
+	int r = ps_net_neighbour(resolver->net, route->ifindex, route->next_be, ret_mac);
+
+	if (r < 0) /* packets of the dispatcher do not make the kernel ask */
+		(void)ps_net_solicit(resolver->net, route->ifindex, route->next_be);
+	return r;
+}
+
 /* An empty hop (ifindex 0) where the route or the neighbour is not known. */
 static struct ps_hop resolve(struct resolver *resolver, uint32_t dst_be, unsigned oif)
 {
@@ -33,7 +43,7 @@ static struct ps_hop resolve(struct resolver *resolver, uint32_t dst_be, unsigne
 	struct ps_hop hop = {0};
 
 	if (ps_net_route(resolver->net, dst_be, oif, &route) < 0 ||
-	    ps_net_neighbour(resolver->net, route.ifindex, route.next_be, hop.dst_mac) < 0) {
+	    find_neighbour(resolver, &route, hop.dst_mac) < 0) {
 		resolver->n_unresolved++;
 		return (struct ps_hop){0};
 	}

@@ -305,6 +305,21 @@ int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8
 	return 0;
 }
 
+int ps_net_solicit(struct ps_net *net, unsigned ifindex, uint32_t ip_be)
+{
+	char buffer[MNL_NLMSG_HDRLEN + 128];
+	struct nlmsghdr *header =
+		request(net, buffer, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
+	struct ndmsg *neighbour = mnl_nlmsg_put_extra_header(header, sizeof(*neighbour));
+
+	neighbour->ndm_family = AF_INET;
+	neighbour->ndm_ifindex = (int)ifindex;
+	neighbour->ndm_state = NUD_NONE;
+	neighbour->ndm_flags = NTF_USE; /* as if a packet wanted to leave */
+	mnl_attr_put_u32(header, NDA_DST, ip_be);
+	return converse(net, header, NULL, NULL);
+}
+
 struct address_list {
 	uint32_t *items_be;
 	size_t n;

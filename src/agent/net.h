@@ -40,6 +40,9 @@ int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n);
 int ps_net_route(struct ps_net *net, uint32_t dst_be, unsigned oif, struct ps_net_route *ret);
 /* -ENOENT: not resolved. */
 int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8_t ret_mac[6]);
+/* Has the kernel find the neighbour's MAC; the monitor tells when it is found.  Costs an ARP request
+ * at most, and nothing for a neighbour that is known. */
+int ps_net_solicit(struct ps_net *net, unsigned ifindex, uint32_t ip_be);
 /* The addresses of all routes made by the next call, by whomever; the caller frees *ret_be. */
 int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n);
 /* Adds or removes `local ADDRESS dev lo`.  Adding twice and removing what is not there succeed. */

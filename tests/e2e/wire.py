@@ -66,16 +66,24 @@ def _ipv4(data: bytes, at: int, outer: Outer | None = None) -> Packet:
     return Packet(source, sport, destination, dport, protocol, flags, seq, ack, outer)
 
 
+def frames(path: Path):
+    """(seconds since 1970, frame as far as it was captured) for each whole record of a pcap, that may still grow."""
+    data, at = path.read_bytes(), 24
+    while at + RECORD.size <= len(data):
+        seconds, micros, length, _ = RECORD.unpack_from(data, at)
+        at += RECORD.size + length
+        if at <= len(data):
+            yield seconds + micros / 1e6, data[at - length:at]
+
+
+def macs(frame: bytes) -> tuple:
+    """(destination, source)."""
+    return frame[:6].hex(":"), frame[6:12].hex(":")
+
+
 def read(path: Path) -> list:
     """Every IPv4 packet of a pcap of Ethernet frames, in order."""
-    data, at, packets = path.read_bytes(), 24, []
-    while at < len(data):
-        length = RECORD.unpack_from(data, at)[2]
-        at += RECORD.size
-        if data[at + 12:at + 14] == b"\x08\x00":
-            packets.append(_ipv4(data, at + 14))
-        at += length
-    return packets
+    return [_ipv4(frame, 14) for _, frame in frames(path) if frame[12:14] == b"\x08\x00"]
 
 
 def resets(packets: list) -> tuple:
