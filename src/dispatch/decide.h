@@ -63,6 +63,8 @@ PS_COLD __u32 ps_decide_outer(struct ps_frame *frame, const struct iphdr *ip, co
 	if (inner->version == 6)
 		return ps_decide_inner6(frame, (const void *)inner, end,
 					ps_be16(ip->tot_len) - ip->ihl * 4, v);
+	if (ps_look_address(frame, inner->saddr, &address)) /* nobody talks to himself: forged */
+		return PS_REASON_DROP_INNER;
 	if (!ps_look_address(frame, inner->daddr, &address) || !ps_inner_fits(ip, inner))
 		return PS_REASON_DROP_INNER;
 	reason = ps_decide_shared(frame, inner, end, &address, v);

@@ -143,7 +143,7 @@ PS_COLD __u32 ps_decide_inner6(struct ps_frame *frame, const struct ps_ip6 *ip, 
 	    room != sizeof(*udp) + sizeof(*ip) + ps_be16(ip->payload_len))
 		return PS_REASON_DROP_INNER;
 	address = ps_look_address6(frame, ip->dst);
-	if (!address)
+	if (!address || ps_look_address6(frame, ip->src)) /* from a shared one: forged */
 		return PS_REASON_DROP_INNER;
 	reason = ps_decide_shared6(frame, ip, end, address, v);
 	if (reason == PS_REASON_DROP_HEADER || reason == PS_REASON_DROP_TRUNCATED)

@@ -4,6 +4,8 @@ import json
 import re
 from collections import Counter
 
+from scapy.all import Ether
+
 import plane
 from conftest import REPO
 from lab import Lab
@@ -73,3 +75,24 @@ def sent_to(lab: Lab, hosts: list) -> list:
     """The same for what routers send the hosts."""
     return [(other.node, other.dev, f"ether src {mac(lab, other.node, other.dev)}")
             for host in hosts for _, other in lab.topology.neighbours(host)]
+
+
+SEND = """
+import socket, sys
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    wire.bind((sys.argv[1], 0))
+    for line in sys.stdin:
+        wire.send(bytes.fromhex(line))
+"""
+
+
+def send(lab: Lab, node: str, dev: str, frames: list) -> None:
+    """Puts frames (of scapy, say) on a wire as they are."""
+    lab.run(node, [PYTHON, "-c", SEND, dev], input="".join(f"{bytes(frame).hex()}\n" for frame in frames))
+
+
+def send_routed(lab: Lab, node: str, packets: list) -> None:
+    """The same for IP packets of an Internet node, by its provider."""
+    own, other = lab.topology.uplink(node)
+    ether = Ether(src=mac(lab, node, own.dev), dst=mac(lab, other.node, other.dev))
+    send(lab, node, own.dev, [ether / packet for packet in packets])
