@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 
-from scapy.all import Ether
+from scapy.all import IP, Ether
 
 import plane
 from conftest import REPO
@@ -95,4 +95,4 @@ def send_routed(lab: Lab, node: str, packets: list) -> None:
     """The same for IP packets of an Internet node, by its provider."""
     own, other = lab.topology.uplink(node)
     ether = Ether(src=mac(lab, node, own.dev), dst=mac(lab, other.node, other.dev))
-    send(lab, node, own.dev, [ether / packet for packet in packets])
+    send(lab, node, own.dev, [ether / packet for packet in map(IP, map(bytes, packets))])
