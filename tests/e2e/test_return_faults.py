@@ -62,13 +62,13 @@ for thread in threading.enumerate():
     thread is threading.current_thread() or thread.join(30)
 print(json.dumps(seen))
 """
-# Datagrams for lhr1's slice that never pause: connections do, when what they send is lost.
+# Datagrams that never pause: connections do, when what they send is lost.
 STREAM = """
 import socket, sys, time
 made = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(64)]
 while True:
     for one in made:
-        one.sendto(b'x', ('198.51.100.1', 2500))
+        one.sendto(b'x', (sys.argv[1], int(sys.argv[2])))
         time.sleep(0.0003)
 """
 TALKERS = ("lhr1", "lhr2", "cdg1")
@@ -129,8 +129,8 @@ def test_a_neighbour_that_changes_its_mac_is_followed_and_no_frame_has_half_of_i
     original = backbone.mac(lab, "lhr-r", "s2")
     own = backbone.mac(lab, "lhr2", "eth0")
     stale = []
-    stream = lab.popen("web1", [PYTHON, "-c", STREAM])
-    with lab.capture("lhr-r", "s2", f"udp dst port 6080 and ether src {own}", snaplen=60) as capture:
+    stream = lab.popen("web1", [PYTHON, "-c", STREAM, "198.51.100.1", "2500"])   # lhr1's
+    with lab.capture("lhr-r", "s2", f"udp dst port 6080 and src host {lab.topology.address('lhr2')}", 60) as capture:
         for new in (*STRANGE * 3, original):
             changed = time.time()
             lab.run("lhr-r", ["ip", "link", "set", "s2", "address", new])
@@ -147,17 +147,21 @@ def test_a_neighbour_that_changes_its_mac_is_followed_and_no_frame_has_half_of_i
 
 def ways_to(lab, host: str, destination: str) -> tuple:
     """Captures of what lhr1 sends to the destination encapsulated, by each of its links."""
-    return tuple(lab.capture(node, dev, f"{own} and udp dst portrange 6078-6080 and dst host {destination}", snaplen=60)
-                 for node, dev, own in backbone.sent_by(lab, host))
+    sent = f"udp dst portrange 6078-6080 and src host {lab.topology.address(host)} and dst host {destination}"
+    return tuple(lab.capture(node, dev, sent, 60) for node, dev, _ in backbone.sent_by(lab, host))
+
+
+HANDED_ON = {"10.1.2.1": ("198.51.100.1", "4500"), "10.2.255.1": ("198.51.100.64", "2500")}
 
 
 @pytest.mark.parametrize("neighbour", ["known", "unknown"])
-@pytest.mark.parametrize("destination", ["10.1.2.1", "10.2.255.1"], ids=["host", "site"])
+@pytest.mark.parametrize("destination", HANDED_ON, ids=["host", "site"])
 def test_a_route_that_changes_is_followed_by_whole_frames_only(lab, traffic, destination, neighbour):
     """What lhr1 hands on leaves by its other link, and back."""
     ends = lab.topology.neighbours("lhr1")
     right = [(backbone.mac(lab, other.node, other.dev), backbone.mac(lab, own.node, own.dev)) for own, other in ends]
     captures, stale = ways_to(lab, "lhr1", destination), []
+    stream = lab.popen("web1", [PYTHON, "-c", STREAM, *HANDED_ON[destination]])
     other = [destination, "via", ends[1][1].ip, "dev", ends[1][0].dev, "metric", "5"]
     for now, verb in ((1, "add"), (0, "del")):
         if neighbour == "unknown":
@@ -167,6 +171,7 @@ def test_a_route_that_changes_is_followed_by_whole_frames_only(lab, traffic, des
         lab.wait(lambda: any(when > changed for when, *_ in encapsulated(captures[now])), 10, "frames by the other link")
         stale.append(max([when - changed for when, *_ in encapsulated(captures[1 - now])], default=0.0))
         traffic.goes_on()
+    stream.kill()
     waited = traffic.end()
     for capture, pair in zip(captures, right):
         capture.stop()
