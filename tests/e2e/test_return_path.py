@@ -179,10 +179,11 @@ def test_100_mb_over_a_narrow_backbone_two_hops_away_take_no_longer_than_over_a_
     before = backbone.dispatched(lab, others)
     taken = download(lab, host, mss)
     moved = backbone.dispatched(lab, others) - before
+    print(f"{taken:.2f} s, over a wide backbone {reference[host]:.2f} s")
     # A black hole never ends; a sender that must time out for each step of the way takes seconds.
     assert taken < 3 * reference[host] + 2, (taken, reference)
     fits = mss and mtu == NARROW
     assert bool(moved["too_big"]) == (not fits) and bool(moved["mtu_hint"]) == (mtu != NARROW), moved
     assert backbone.path_mtu(lab, server, OURS[host]) == (None if fits else NARROW - OVERHEAD)
-    learned = [row["mtu"] for other in others for row in backbone.status(lab, other)["learned_mtus"]]
-    assert learned == ([] if mtu == NARROW else [NARROW])
+    learned = {row["mtu"] for other in others for row in backbone.status(lab, other)["learned_mtus"]}
+    assert learned == (set() if mtu == NARROW else {NARROW})
