@@ -9,9 +9,9 @@
  * own output, as it does under BPF_PROG_TEST_RUN with `repeat`.
  *
  *   noop     returns XDP_PASS
- *   parse    Ethernet, IP header, conversation
- *   decide   parse and all look-ups: the verdict
- *   uncount  decide and encapsulate, without the counter
+ *   parse    Ethernet, IP header, conversation, flow port
+ *   decide   parse and all look-ups: the way
+ *   uncount  the express lane: decide and encapsulate, without the counter
  *   full     ps_dispatch()
  *   floor    parse, then the product's encapsulation to one constant host: no table, no counter
  */
@@ -44,61 +44,58 @@ __attribute__((noinline)) int noop(struct xdp_md *xdp)
 	return LEAVE(xdp ? XDP_PASS : XDP_ABORTED);
 }
 
-PS_INLINE int parse_into(struct xdp_md *xdp, struct ps_verdict *v)
+PS_INLINE int parse_into(struct xdp_md *xdp, struct ps_flow *flow, struct ps_way *way)
 {
-	const void *data = ps_frame_data((void *)xdp), *end = ps_frame_end((void *)xdp);
-	__u32 l2_len = ps_find_ip(data, end);
-	const struct iphdr *ip = (const void *)((const __u8 *)data + l2_len);
+	const struct ethhdr *eth = ps_frame_data(xdp);
+	const struct iphdr *ip = (const void *)(eth + 1);
+	const void *end = ps_frame_end(xdp);
 
-	if (!l2_len || (const void *)(ip + 1) > end)
-		return -1;
-	v->ip_off = l2_len;
-	if (ps_check_ip(ip, end) != PS_UNDECIDED)
-		return -1;
-	v->ip_len = ps_be16(ip->tot_len);
-	return ps_read_flow(ip, end, &v->flow) == PS_UNDECIDED ? 0 : -1;
+	if ((const void *)(ip + 1) > end || ps_ether_type(eth) != ps_be16(ETH_P_IP))
+		return 0;
+	return ps_express_read(ip, end, flow, way);
 }
 
 __attribute__((noinline)) int parse(struct xdp_md *xdp)
 {
-	struct ps_verdict v;
+	struct ps_flow flow;
+	struct ps_way way;
 
-	v.flow = (struct ps_flow){0};
-	if (parse_into(xdp, &v) < 0)
+	if (!parse_into(xdp, &flow, &way))
 		return XDP_ABORTED;
-	asm volatile("" ::"r"(v.flow.ours), "r"(v.flow.peer), "r"(v.flow.our_port),
-		     "r"(v.flow.peer_port), "r"(v.ip_len));
+	asm volatile("" ::"r"(flow.our_port), "r"(way.envelope.ip_len), "r"(way.envelope.from));
 	return XDP_PASS;
 }
 
 __attribute__((noinline)) int constant(struct xdp_md *xdp)
 {
-	struct ps_verdict v;
+	struct ps_flow flow;
+	struct ps_way way;
+	__u32 ifindex;
 
-	v.flow = (struct ps_flow){0};
-	if (parse_into(xdp, &v) < 0)
+	if (!parse_into(xdp, &flow, &way))
 		return XDP_ABORTED;
-	v.peer = &floor_peer;
-	v.goes = PS_GUE_PORT;
-	v.hop = floor_peer.hop;
-	return ps_encapsulate((void *)xdp, &v);
+	way.envelope.to = PS_GUE_PORT;
+	return ps_wrap4(xdp, &floor_peer, &way.envelope, &ifindex) == PS_UNDECIDED
+		       ? ps_frame_leave(xdp, ifindex)
+		       : XDP_ABORTED;
 }
 
 __attribute__((noinline)) int decide(struct xdp_md *xdp)
 {
-	struct ps_verdict v;
+	struct ps_address address;
+	struct ps_flow flow;
+	struct ps_way way;
 
-	ps_decide((void *)xdp, &v);
-	asm volatile("" ::"r"(v.peer), "r"(v.hop.ifindex), "r"(v.ip_len));
-	return v.reason == PS_REASON_TO_HOST ? XDP_PASS : XDP_ABORTED;
+	if (!parse_into(xdp, &flow, &way) || !ps_look_address(xdp, flow.ours, &address) ||
+	    !ps_express_find(xdp, &address, &flow, &way))
+		return XDP_ABORTED;
+	asm volatile("" ::"r"(way.peer), "r"(way.envelope.to), "r"(way.envelope.ip_len));
+	return XDP_PASS;
 }
 
 __attribute__((noinline)) int uncount(struct xdp_md *xdp)
 {
-	struct ps_verdict v;
-
-	ps_decide((void *)xdp, &v);
-	return ps_carry_out((void *)xdp, &v);
+	return ps_express(xdp).action;
 }
 
 __attribute__((noinline)) int full(struct xdp_md *xdp)

@@ -38,7 +38,7 @@ enum { ROUNDS = 40, LOOPBACK = 1, SSH = 22 };
 #define BPFFS "/sys/fs/bpf"
 
 static const unsigned sizes[] = {1, 16, 256, 4096, 65536, 1048576};
-enum { N_WORLDS = PS_N_ELEMENTS(sizes), MAIN_WORLD = 4 };
+enum { MAIN_WORLD = 4, WORLD6 = PS_N_ELEMENTS(sizes), N_WORLDS };
 
 enum row_id {
 	ROW_NOOP,
@@ -50,8 +50,10 @@ enum row_id {
 	ROW_DELIVER,
 	ROW_OUTSIDE,
 	ROW_SSH,
+	ROW_HOT6,
+	ROW_RANDOM6,
 	ROW_GROWTH,
-	N_ROWS = ROW_GROWTH + N_WORLDS
+	N_ROWS = ROW_GROWTH + WORLD6
 };
 enum { ROW_RANDOM = ROW_GROWTH + MAIN_WORLD };
 
@@ -118,9 +120,20 @@ static void list_others(const struct world *world, struct row rows[N_ROWS])
 			     job_v4(WORLD_UNDERLAY, 1, SSH, 1, XDP_PASS), PS_REASON_NOT_OURS};
 }
 
+static void list_v6(const struct world *world, struct row rows[N_ROWS])
+{
+	const struct bpf_program *full = world->skel->progs.run_full;
+
+	rows[ROW_HOT6] = (struct row){"dispatcher: IPv6, hot", world, full,
+				      job_v6(0, 1, 1 << SHIFT, 1), PS_REASON_TO_HOST};
+	rows[ROW_RANDOM6] = (struct row){
+		"dispatcher: IPv6, 65536 at random", world, full,
+		job_v6(0, world->n_addresses, 1 << SHIFT, 65536 - (1 << SHIFT)), PS_REASON_TO_HOST};
+}
+
 static void list_growth(const struct world worlds[N_WORLDS], struct row rows[N_ROWS])
 {
-	for (unsigned i = 0; i < N_WORLDS; i++)
+	for (unsigned i = 0; i < WORLD6; i++)
 		rows[ROW_GROWTH + i] = (struct row){
 			"dispatcher: random", &worlds[i], worlds[i].skel->progs.run_full,
 			job_v4(WORLD_FIRST, sizes[i], 1 << SHIFT, 65536 - (1 << SHIFT), XDP_TX),
@@ -143,7 +156,7 @@ static void print_growth(const struct world worlds[N_WORLDS], const struct row r
 {
 	printf("\n%-36s %8s %8s %10s %14s\n", "random address and port", "min", "median", "min/hot",
 	       "bytes");
-	for (unsigned i = 0; i < N_WORLDS; i++) {
+	for (unsigned i = 0; i < WORLD6; i++) {
 		const struct row *row = &rows[ROW_GROWTH + i];
 
 		printf("%9u addresses %17s %8.1f %8.1f %10.2f %14zu\n", sizes[i], "", row->min_ns,
@@ -179,13 +192,14 @@ static void print_json(const struct row rows[N_ROWS], const struct live_result *
 					 : &rows[ROW_OUTSIDE];
 	double ours = live->median_mpps[LIVE_DISPATCH];
 
-	printf("{\"hot_vs_floor\":%.3f,\"random64k_vs_hot\":%.3f,\"random64k_v6_vs_hot\":null,"
+	printf("{\"hot_vs_floor\":%.3f,\"random64k_vs_hot\":%.3f,\"random64k_v6_vs_hot\":%.3f,"
 	       "\"pass_minus_noop_ns\":%.1f,\"live_vs_tx\":%.3f,\"live_vs_forward\":%.3f,"
 	       "\"bytes_64k\":%zu}\n",
 	       rows[ROW_HOT].min_ns / rows[ROW_FLOOR].min_ns,
-	       rows[ROW_RANDOM].min_ns / rows[ROW_HOT].min_ns, pass->min_ns - rows[ROW_NOOP].min_ns,
-	       ours / live->median_mpps[LIVE_TX], ours / live->median_mpps[LIVE_FORWARD],
-	       bytes_64k);
+	       rows[ROW_RANDOM].min_ns / rows[ROW_HOT].min_ns,
+	       rows[ROW_RANDOM6].min_ns / rows[ROW_HOT6].min_ns,
+	       pass->min_ns - rows[ROW_NOOP].min_ns, ours / live->median_mpps[LIVE_TX],
+	       ours / live->median_mpps[LIVE_FORWARD], bytes_64k);
 }
 
 static int open_worlds(int claims_fd, struct world ret[N_WORLDS])
@@ -195,10 +209,11 @@ static int open_worlds(int claims_fd, struct world ret[N_WORLDS])
 	for (unsigned i = 0; r >= 0 && i < N_WORLDS; i++) {
 		struct world_options options = {.pin_dir = BPFFS,
 						.claims_fd = claims_fd,
-						.n_addresses = sizes[i],
+						.n_addresses = sizes[i == WORLD6 ? MAIN_WORLD : i],
+						.is_v6 = i == WORLD6,
 						.ifindex = LOOPBACK};
 
-		fprintf(stderr, "\rbench: table of %u addresses ", sizes[i]);
+		fprintf(stderr, "\rbench: table of %u addresses ", options.n_addresses);
 		r = world_open(&options, &ret[i]);
 	}
 	fputc('\n', stderr);
@@ -214,9 +229,9 @@ static int bench(unsigned rounds, int claims_fd, struct world worlds[N_WORLDS],
 
 	if (r < 0)
 		return r;
-	fprintf(stderr, "bench: IPv6 is not measured: random64k_v6_vs_hot is null\n");
 	list_stages(world, rows);
 	list_others(world, rows);
+	list_v6(&worlds[WORLD6], rows);
 	list_growth(worlds, rows);
 	r = compare_with_floor(world, &rows[ROW_HOT].job);
 	if (r >= 0)

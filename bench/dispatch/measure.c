@@ -39,6 +39,20 @@ struct ps_bench_job job_v4(uint32_t dst_first, uint32_t dst_count, uint32_t dpor
 	return job;
 }
 
+/* To 2001:db8:: and those last four bytes, all sent on. */
+struct ps_bench_job job_v6(uint32_t dst_first, uint32_t dst_count, uint32_t dport_first,
+			   uint32_t dport_count)
+{
+	struct ps_bench_job job = job_v4(dst_first, dst_count, dport_first, dport_count, XDP_TX);
+	struct packet packet = {.v6 = true, .dport = dport_first, .payload = 24};
+	unsigned char frame[FRAME_MAX];
+
+	job.is_v6 = 1;
+	make_frame(&packet, frame);
+	memcpy(job.head, frame, sizeof(job.head));
+	return job;
+}
+
 void job_frame(const struct ps_bench_job *job, unsigned char *ret)
 {
 	memset(ret, 0, PS_BENCH_FRAME_LEN);

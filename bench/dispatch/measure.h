@@ -22,6 +22,8 @@ struct row {
 };
 
 /* The head of the frame is that of an IPv4 TCP packet with these ranges. */
+struct ps_bench_job job_v6(uint32_t dst_first, uint32_t dst_count, uint32_t dport_first,
+			   uint32_t dport_count);
 struct ps_bench_job job_v4(uint32_t dst_first, uint32_t dst_count, uint32_t dport_first,
 			   uint32_t dport_count, uint32_t action);
 /* Runs each row once a round, `rounds` times; sorts and sets min_ns and median_ns.  -EBADMSG: a

@@ -27,44 +27,62 @@ static uint64_t next_random(uint64_t *seed)
 	return *seed;
 }
 
-static int add_address(struct ps_table *table, uint32_t ip4)
+static int add_address(struct ps_table *table, const struct ps_ip *ip)
 {
-	const struct ps_table_address address = {.ip4_be = htonl(ip4), .shift = SHIFT};
+	const struct ps_table_address address = {.ip = *ip, .shift = SHIFT};
 
 	return ps_table_add_address(table, &address);
 }
 
-static int fill(struct ps_table *table, unsigned n_addresses, unsigned *ret_hot_host)
+/* The i-th address from the family's first on. */
+static struct ps_ip address_at(bool is_v6, uint32_t i)
 {
+	struct ps_ip ip;
+
+	if (!is_v6)
+		return ps_ip_from_v4(htonl(WORLD_FIRST + i));
+	memcpy(ip.bytes, (uint8_t[16])WORLD_FIRST6, sizeof(ip.bytes));
+	return ps_ip_add(&ip, i);
+}
+
+static int fill(struct ps_table *table, unsigned n_addresses, bool is_v6, unsigned *ret_hot)
+{
+	const struct ps_ip own = ps_ip_from_v4(htonl(WORLD_OWN));
 	uint64_t seed = 0x9e3779b97f4a7c15u;
 	unsigned host;
 	int r = 0;
 
-	for (unsigned i = 0; r >= 0 && i < HOSTS; i++)
-		r = ps_table_set_host(table, i, htonl(WORLD_UNDERLAY + i));
+	for (unsigned i = 0; r >= 0 && i < HOSTS; i++) {
+		const struct ps_ip underlay = ps_ip_from_v4(htonl(WORLD_UNDERLAY + i));
+
+		r = ps_table_set_host(table, i, &underlay);
+	}
 	for (unsigned i = 0; r >= 0 && i < n_addresses; i++) {
-		r = add_address(table, WORLD_FIRST + i);
+		const struct ps_ip ip = address_at(is_v6, i);
+
+		r = add_address(table, &ip);
 		for (unsigned slice = 1; r >= 0 && slice < ps_slice_count(SHIFT); slice++) {
 			host = OURSELF + 1 + (unsigned)(next_random(&seed) >> 33) % (HOSTS - 1);
-			r = ps_table_set_owner(table, htonl(WORLD_FIRST + i), slice, host);
+			r = ps_table_set_owner(table, &ip, slice, host);
 			if (i == 0 && slice == 1)
-				*ret_hot_host = host;
+				*ret_hot = host;
 		}
 	}
 	if (r >= 0)
-		r = add_address(table, WORLD_OWN);
-	return r < 0 ? r : ps_table_set_owner(table, htonl(WORLD_OWN), OWN_SLICE, OURSELF);
+		r = add_address(table, &own);
+	return r < 0 ? r : ps_table_set_owner(table, &own, OWN_SLICE, OURSELF);
 }
 
-static int make_table(unsigned n_addresses, struct ps_table **ret, unsigned *ret_hot_host)
+static int make_table(const struct world_options *options, struct ps_table **ret,
+		      unsigned *ret_hot_host)
 {
 	const struct ps_table_self self = {
-		.underlay_be = htonl(WORLD_UNDERLAY), .host = OURSELF, .mtu = 1500};
+		.underlay = ps_ip_from_v4(htonl(WORLD_UNDERLAY)), .host = OURSELF, .mtu = 1500};
 	ps_auto(ps_table_free) struct ps_table *table = NULL;
 	int r = ps_table_new(&self, &table);
 
 	if (r >= 0)
-		r = fill(table, n_addresses, ret_hot_host);
+		r = fill(table, options->n_addresses, options->is_v6, ret_hot_host);
 	if (r < 0)
 		return r;
 	*ret = ps_move(table);
@@ -109,14 +127,16 @@ static int share_maps(struct bench_bpf *skel, const struct ps_dispatch *dispatch
 
 static int open_programs(struct world *world)
 {
-	const struct ps_peer *hosts = world->dispatch->skel->bss->hosts;
+	const struct ps_peer *peer = world->dispatch->skel->bss->peers + PS_GROUP_SIZE + 1;
 	int r;
 
+	while (peer->host != world->hot_host)
+		peer++;
 	world->skel = bench_bpf__open();
 	if (!world->skel)
 		return -errno;
 	bpf_program__set_autoload(world->skel->progs.ps_dispatch, false);
-	world->skel->data_floor->floor_peer = hosts[world->hot_host];
+	world->skel->data_floor->floor_peer = *peer;
 	r = share_maps(world->skel, world->dispatch);
 	return r < 0 ? r : bench_bpf__load(world->skel);
 }
@@ -139,7 +159,7 @@ int world_open(const struct world_options *options, struct world *ret)
 	ps_auto(world_close) struct world world = {.n_addresses = options->n_addresses};
 	int r;
 
-	r = make_table(options->n_addresses, &table, &world.hot_host);
+	r = make_table(options, &table, &world.hot_host);
 	if (r >= 0)
 		r = load(options, table, &world.dispatch);
 	if (r >= 0)

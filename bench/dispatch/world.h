@@ -22,9 +22,10 @@ enum {
 
 /* Shared addresses, host order: n from FIRST on, whose slices 1 to 31 belong to other hosts, drawn
  * at random; and one beside them, whose slice OWN_SLICE is this host's. */
-#define WORLD_FIRST 0x14000000u    /* 20.0.0.0 */
-#define WORLD_OWN 0x28000001u      /* 40.0.0.1 */
-#define WORLD_UNDERLAY 0x0a000001u /* 10.0.0.1, this host; the others count on */
+#define WORLD_FIRST 0x14000000u               /* 20.0.0.0 */
+#define WORLD_FIRST6 {0x20, 0x01, 0x0d, 0xb8} /* 2001:db8::, where addresses are IPv6 */
+#define WORLD_OWN 0x28000001u                 /* 40.0.0.1 */
+#define WORLD_UNDERLAY 0x0a000001u            /* 10.0.0.1, this host; the others count on */
 
 struct world {
 	struct ps_dispatch *dispatch;
@@ -37,6 +38,7 @@ struct world_options {
 	const char *pin_dir;
 	int claims_fd;
 	unsigned n_addresses;
+	bool is_v6;
 	unsigned ifindex; /* by which every other host is reached */
 };
 

@@ -20,7 +20,7 @@ static int add_block(struct ps_table *table, const struct ps_pool *pool,
 	for (uint64_t i = 0; i < n; i++) {
 		struct ps_ip ip = ps_ip_add(&block->prefix.ip, i);
 		struct ps_table_address address = {
-			.ip4_be = ps_ip_v4_be(&ip),
+			.ip = ip,
 			.site = block->site,
 			.shift = pool->shift,
 			.drop = pool->unowned == PS_UNOWNED_DROP,
@@ -55,8 +55,7 @@ static int add_owners(struct ps_table *table, const struct ps_plan *plan, unsign
 
 		if (plan->hosts[grant->host].site != site)
 			continue;
-		r = ps_table_set_owner(table, ps_ip_v4_be(&grant->address), grant->slice,
-				       grant->host);
+		r = ps_table_set_owner(table, &grant->address, grant->slice, grant->host);
 		if (r < 0)
 			return r;
 	}
@@ -68,11 +67,10 @@ static int add_peers(struct ps_table *table, const struct ps_plan *plan)
 	int r = 0;
 
 	for (size_t i = 0; i < plan->n_hosts && r == 0; i++)
-		r = ps_table_set_host(table, (unsigned)i, ps_ip_v4_be(&plan->hosts[i].underlay));
+		r = ps_table_set_host(table, (unsigned)i, &plan->hosts[i].underlay);
 	for (size_t i = 0; i < plan->n_sites && r == 0; i++)
 		if (plan->sites[i].has_edge)
-			r = ps_table_set_site(table, (unsigned)i,
-					      ps_ip_v4_be(&plan->sites[i].edge));
+			r = ps_table_set_site(table, (unsigned)i, &plan->sites[i].edge);
 	return r;
 }
 
@@ -84,7 +82,7 @@ static int add_services(struct ps_table *table, const struct ps_plan *plan, unsi
 
 		if (service->host != self)
 			continue;
-		r = ps_table_add_service(table, ps_ip_v4_be(&service->address), service->port,
+		r = ps_table_add_service(table, &service->address, service->port,
 					 service->protocol);
 		if (r < 0)
 			return r;
@@ -98,8 +96,8 @@ int ps_compile_table(const struct ps_plan *plan, unsigned self, struct ps_table 
 	const struct ps_host *host = &plan->hosts[self];
 	const struct ps_site *site = &plan->sites[host->site];
 	struct ps_table_self who = {
-		.underlay_be = ps_ip_v4_be(&host->underlay),
-		.edge_be = site->has_edge ? ps_ip_v4_be(&site->edge) : 0,
+		.underlay = host->underlay,
+		.edge = site->has_edge ? site->edge : (struct ps_ip){{0}},
 		.site = host->site,
 		.host = self,
 		.mtu = host->mtu,

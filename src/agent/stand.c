@@ -195,11 +195,23 @@ static int stand_guards(struct ps_agent *agent, struct ps_active *active, char *
 	return r < 0 ? r : put;
 }
 
+/* Journal first, as for a guard; where that stands the qdisc is there. */
+static int attach_dispatcher(struct ps_agent *agent, struct ps_active *active,
+			     struct ps_uplink *uplink, char **ret_why)
+{
+	unsigned ifindex = if_nametoindex(uplink->name);
+	int r = 0;
+
+	if (ifindex && !ps_egress_has_qdisc(ifindex))
+		r = ps_undo_guard(agent->undo, uplink->name, true);
+	return r < 0 ? r
+		     : ps_dispatch_attach(active->dispatch, uplink->name, &uplink->mode, ret_why);
+}
+
 static int stand_dispatcher(struct ps_agent *agent, struct ps_active *active, char **ret_why)
 {
 	for (size_t i = 0; i < active->n_uplinks && !agent->options.without_dispatch; i++) {
-		struct ps_uplink *uplink = &active->uplinks[i];
-		int r = ps_dispatch_attach(active->dispatch, uplink->name, &uplink->mode, ret_why);
+		int r = attach_dispatcher(agent, active, &active->uplinks[i], ret_why);
 
 		if (r < 0)
 			return r;
@@ -356,7 +368,7 @@ static int tend_uplink(struct ps_agent *agent, struct ps_active *active, struct 
 		return 0;
 	if (!agent->options.without_dispatch &&
 	    !ps_dispatch_stands(active->dispatch, uplink->name)) {
-		r = ps_dispatch_attach(active->dispatch, uplink->name, &uplink->mode, ret_why);
+		r = attach_dispatcher(agent, active, uplink, ret_why);
 		if (r < 0)
 			return r;
 		r = before == ifindex;
@@ -463,12 +475,20 @@ int ps_agent_make_pin_dir(const struct ps_agent *agent, char **ret_why)
 	return r < 0 ? ps_say(ret_why, r, "cannot create %s: %s", agent->pin_dir, strerror(-r)) : 0;
 }
 
+/* The splitter first: it would keep the qdisc. */
+static int unguard(unsigned ifindex, bool remove_qdisc)
+{
+	int r = ps_split_detach(ifindex);
+
+	return r < 0 ? r : ps_egress_unguard(ifindex, remove_qdisc);
+}
+
 int ps_agent_detach(const char *pin_dir, const char *run_dir, struct ps_undo *undo,
 		    struct ps_net *net)
 {
 	ps_auto_mem char *plan = NULL;
 	int first = ps_egress_detach_all(pin_dir);
-	int r = ps_undo_all(undo, net, ps_egress_unguard);
+	int r = ps_undo_all(undo, net, unguard);
 
 	if (first == 0)
 		first = r;

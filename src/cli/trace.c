@@ -106,11 +106,9 @@ static int find_arrival(const struct ps_cli *cli, const struct question *q, stru
 
 static void resolve_all(struct ps_table *table)
 {
-	for (size_t i = 0; i < table->n_hosts; i++)
-		table->hosts[i].hop.ifindex = TRACE_IFINDEX;
-	for (size_t i = 0; i < table->n_edges; i++)
-		table->edges[i].hop.ifindex = TRACE_IFINDEX;
-	table->config.gateway.ifindex = TRACE_IFINDEX;
+	for (size_t i = 0; i < table->n_peers; i++)
+		table->peers[i].hop.ifindex = TRACE_IFINDEX;
+	table->config.gateway.ifindex = table->config.gateway6.ifindex = TRACE_IFINDEX;
 	table->config.fresh_until_ns = UINT64_MAX;
 }
 
@@ -132,11 +130,13 @@ static int set_scene(const struct ps_cli *cli, const struct question *q, struct 
 static const char *const actions[] = {[PS_TRACE_PASS] = "pass",
 				      [PS_TRACE_TX] = "send",
 				      [PS_TRACE_REDIRECT] = "send",
+				      [PS_TRACE_SPLIT] = "send",
 				      [PS_TRACE_DROP] = "drop"};
 
+/* NULL: null. */
 static json_t *hex(const unsigned char *bytes, size_t len)
 {
-	ps_auto_mem char *text = calloc(2 * len + 1, 1);
+	ps_auto_mem char *text = bytes ? calloc(2 * len + 1, 1) : NULL;
 
 	for (size_t i = 0; text && i < len; i++)
 		sprintf(text + 2 * i, "%02x", bytes[i]);
@@ -159,14 +159,15 @@ static json_t *trace_frame(const struct scene *scene, const struct question *q, 
 		ps_cli_fail(0, "cannot trace the packet: %s", strerror(-r));
 		return NULL;
 	}
-	leaves = result.action == PS_TRACE_TX || result.action == PS_TRACE_REDIRECT;
-	return json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s, s:o}", "at", plan->hosts[scene->at].name,
-			 "action", actions[result.action], "reason",
+	leaves = result.action != PS_TRACE_PASS && result.action != PS_TRACE_DROP;
+	return json_pack("{s:s, s:s, s:s, s:s?, s:s?, s:s, s:o, s:o}", "at",
+			 plan->hosts[scene->at].name, "action", actions[result.action], "reason",
 			 ps_dispatch_reason_label(result.reason), "host",
 			 result.host >= 0 ? plan->hosts[result.host].name : NULL, "site",
 			 result.site >= 0 ? plan->sites[result.site].name : NULL, "why",
 			 ps_dispatch_reason_text(result.reason), "bytes",
-			 leaves ? hex(result.frame, result.len) : json_null());
+			 hex(leaves ? result.frame : NULL, result.len), "second_bytes",
+			 hex(result.second, result.second_len));
 }
 
 static int protocol_number(const char *name)
@@ -283,7 +284,8 @@ const struct ps_verb ps_verbs_trace[] = {
 	 "arrives at HOST (default: this host; with --plan the plan's first). P is tcp, udp,\n"
 	 "echo-reply or echo-request; for the last two the port is the identifier.\n"
 	 "  --unexpected   suppose that no socket of the owner knows the conversation\n"
-	 "With --json the bytes that would leave are given in hex.\n",
+	 "With --json the bytes that would leave are given in hex; those of a packet that is\n"
+	 "split are the two frames in `bytes` and `second_bytes`.\n",
 	 run_trace},
 	{0},
 };

@@ -10,6 +10,8 @@
 
 #include <bpf/bpf_helpers.h>
 
+#define ps_frame xdp_md /* the type by which the verifier knows the context of a global function */
+
 #include "dispatch/decide.h"
 #include "dispatch/gatherer.h"
 #include "egress/abi.h"
@@ -24,8 +26,8 @@ const volatile bool observe = false;
 /* Global variables (map `bss`) are read without a look-up, so all that every packet reads is here. */
 __u32 index16[65536];
 struct ps_dispatch_config config;
-struct ps_group groups[PS_GROUPS_MAX];
-struct ps_peer hosts[PS_HOSTS_MAX], edges[PS_SITES_MAX];
+struct ps_peer peers[PS_PEERS_MAX];
+struct ps_peer6 peers6[PS_PEERS_MAX];
 
 #define PS_ARRAY(name, type_)                      \
 	struct {                                   \
@@ -50,8 +52,7 @@ PS_ARRAY(owners, struct ps_owners);
 	} name SEC(".maps")
 
 PS_HASH(services, struct ps_service_key, __u8);
-PS_HASH(services6, struct ps_service6_key, __u8);
-PS_HASH(sources, __be32, __u8); /* underlay addresses of all hosts */
+PS_HASH(sources, struct ps_source_key, __u8);
 PS_HASH(claims, struct ps_claim_key, struct ps_claim);
 
 struct {
@@ -80,38 +81,47 @@ struct {
 	__uint(max_entries, 4096); /* a page: 128 hints */
 } hints SEC(".maps");
 
-static struct xdp_md *xdp_of(struct ps_frame *frame)
-{
-	return (void *)frame;
-}
-
 PS_INLINE void *ps_frame_data(struct ps_frame *frame)
 {
-	return (void *)(long)xdp_of(frame)->data;
+	return (void *)(long)frame->data;
 }
 
 PS_INLINE void *ps_frame_end(struct ps_frame *frame)
 {
-	return (void *)(long)xdp_of(frame)->data_end;
+	return (void *)(long)frame->data_end;
 }
 
 PS_INLINE int ps_frame_move(struct ps_frame *frame, int delta)
 {
-	return bpf_xdp_adjust_head(xdp_of(frame), delta) != 0;
+	return bpf_xdp_adjust_head(frame, delta) != 0;
 }
 
 PS_INLINE int ps_frame_cut(struct ps_frame *frame, __u32 len)
 {
-	int excess = (int)bpf_xdp_get_buff_len(xdp_of(frame)) - (int)len;
+	int excess = (int)bpf_xdp_get_buff_len(frame) - (int)len;
 
 	if (excess < 0)
 		return -1;
-	return excess > 0 && bpf_xdp_adjust_tail(xdp_of(frame), -excess) != 0;
+	return excess > 0 && bpf_xdp_adjust_tail(frame, -excess) != 0;
+}
+
+/* Where the driver has no room for metadata it fails. */
+PS_INLINE int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note)
+{
+	struct ps_split_note *at;
+
+	if (bpf_xdp_adjust_meta(frame, -(int)sizeof(*at)))
+		return -1;
+	at = (void *)(long)frame->data_meta;
+	if ((void *)(at + 1) > ps_frame_data(frame))
+		return -1;
+	*at = *note;
+	return 0;
 }
 
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
-	return ifindex == xdp_of(frame)->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
+	return ifindex == frame->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
 }
 
 /* Not static: so the verifier walks the loop once and not for every way that leads here. */
@@ -130,13 +140,13 @@ PS_INLINE __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragmen
 {
 	const struct ps_fragment_note *note = bpf_map_lookup_elem(&fragments, key);
 
-	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
+	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->peer : -1;
 }
 
-PS_COLD void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 host,
-			      __u64 now_ns)
+PS_INLINE void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key,
+				__u32 peer, __u64 now_ns)
 {
-	struct ps_fragment_note note = {now_ns, host, 0};
+	struct ps_fragment_note note = {now_ns, peer, 0};
 
 	bpf_map_update_elem(&fragments, key, &note, BPF_ANY);
 }
@@ -151,10 +161,10 @@ PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame
 	return &config;
 }
 
-PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
+/* The address with these last 16 bits, within a /16 or /112. */
+PS_INLINE int find_in(__u32 number, __u32 low, struct ps_address *ret)
 {
-	__u32 ip4 = ps_be32(ip4_be), number = index16[ip4 >> 16],
-	      key = number << 8 | (ip4 >> 8 & 255);
+	__u32 key = number << 8 | (low >> 8 & 255);
 	const struct ps_address *block, *address;
 
 	if (!number)
@@ -163,15 +173,22 @@ PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_a
 	if (!block || !block->bits)
 		return 0;
 	if (block->bits != PS_BLOCK_MIXED) {
-		*ret = ps_address_in(block, ip4);
+		*ret = ps_address_in(block, low);
 		return 1;
 	}
-	key = block->row << 8 | (ip4 & 255);
+	key = block->row << 8 | (low & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
 	if (!address || !address->bits)
 		return 0;
 	*ret = *address;
 	return 1;
+}
+
+PS_INLINE int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
+{
+	__u32 ip4 = ps_be32(ip4_be);
+
+	return find_in(index16[ip4 >> 16], ip4, ret);
 }
 
 /* The block of the address's /112, 0: none. */
@@ -193,45 +210,33 @@ PS_INLINE __u32 block6_of(const __be32 *ip6)
 	return 0;
 }
 
-PS_INLINE const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+PS_INLINE int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret)
 {
-	__u32 low = ps_be32(ip6[3]), key = block6_of(ip6);
-	const struct ps_address *block, *address;
-
-	if (!key)
-		return NULL;
-	key = key << 8 | (low >> 8 & 255);
-	block = bpf_map_lookup_elem(&blocks, &key);
-	if (!block || !block->bits)
-		return NULL;
-	key = block->row << 8 | (low & 255);
-	address = bpf_map_lookup_elem(&addresses, &key);
-	return address && address->bits ? address : NULL;
+	return find_in(block6_of(ip6), ps_be32(ip6[3]), ret);
 }
 
-PS_INLINE const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
+PS_INLINE __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice)
 {
-	return bpf_map_lookup_elem(&owners, &row);
+	__u32 row = address->row + slice / PS_ROW_SLICES;
+	const struct ps_owners *element = bpf_map_lookup_elem(&owners, &row);
+
+	return element ? *(const volatile __u8 *)&element->slot[slice % PS_ROW_SLICES]
+		       : PS_OWNER_NONE;
 }
 
-PS_INLINE const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group)
+PS_INLINE const struct ps_peer *ps_look_peer(struct ps_frame *frame, __u32 i)
 {
-	return &groups[group % PS_GROUPS_MAX];
+	return &peers[i % PS_PEERS_MAX];
 }
 
-PS_INLINE const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host)
+PS_INLINE const struct ps_peer6 *ps_look_peer6(struct ps_frame *frame, __u32 i)
 {
-	return &hosts[host % PS_HOSTS_MAX];
+	return &peers6[i % PS_PEERS_MAX];
 }
 
-PS_INLINE const struct ps_peer *ps_look_edge(struct ps_frame *frame, __u32 site)
+PS_INLINE int ps_look_source(struct ps_frame *frame, const struct ps_source_key *key)
 {
-	return &edges[site % PS_SITES_MAX];
-}
-
-PS_INLINE int ps_look_source(struct ps_frame *frame, __be32 ip4_be)
-{
-	return bpf_map_lookup_elem(&sources, &ip4_be) != NULL;
+	return bpf_map_lookup_elem(&sources, key) != NULL;
 }
 
 PS_INLINE int ps_look_service(struct ps_frame *frame, const struct ps_service_key *key)
@@ -239,21 +244,35 @@ PS_INLINE int ps_look_service(struct ps_frame *frame, const struct ps_service_ke
 	return bpf_map_lookup_elem(&services, key) != NULL;
 }
 
-PS_INLINE int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow)
+/* The ledger has no IPv6 yet: sockets say what is expected. */
+PS_INLINE int ps_look_claim(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	struct ps_claim_key key = {flow->ours,      flow->peer,     flow->our_port,
-				   flow->peer_port, flow->protocol, {0}};
+	struct ps_claim_key key = {v->flow.ours,      v->flow.peer,     v->flow.our_port,
+				   v->flow.peer_port, v->flow.protocol, {0}};
 
-	return bpf_map_lookup_elem(&claims, &key) != NULL;
+	return !v->is_v6 && bpf_map_lookup_elem(&claims, &key) != NULL;
+}
+
+PS_INLINE __u32 fill_tuple(const struct ps_verdict *v, struct bpf_sock_tuple *ret)
+{
+	if (!v->is_v6) {
+		ret->ipv4.saddr = v->flow.peer;
+		ret->ipv4.daddr = v->flow.ours;
+		ret->ipv4.sport = v->flow.peer_port;
+		ret->ipv4.dport = v->flow.our_port;
+		return sizeof(ret->ipv4);
+	}
+	__builtin_memcpy(ret->ipv6.saddr, v->ends.peer, sizeof(ret->ipv6.saddr));
+	__builtin_memcpy(ret->ipv6.daddr, v->ends.ours, sizeof(ret->ipv6.daddr));
+	ret->ipv6.sport = v->flow.peer_port;
+	ret->ipv6.dport = v->flow.our_port;
+	return sizeof(ret->ipv6);
 }
 
 /* Of its own kind only: a listener is for published services.  A socket in TIME_WAIT counts. */
-PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
+PS_INLINE int look_tcp(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u32 len)
 {
-	struct bpf_sock_tuple tuple = {
-		.ipv4 = {flow->peer, flow->ours, flow->peer_port, flow->our_port}};
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(xdp_of(frame), &tuple, sizeof(tuple.ipv4),
-						 BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(xdp, tuple, len, BPF_F_CURRENT_NETNS, 0);
 	int found;
 
 	if (!sk)
@@ -263,33 +282,9 @@ PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
 	return found;
 }
 
-/* Functions of their own: the stack of all that call each other is limited to 512 bytes. */
-PS_COLD int look_service6(const __be32 *ours, const struct ps_flow *flow)
+PS_INLINE int look_udp(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u32 len)
 {
-	struct ps_service6_key key = {.port = flow->our_port, .protocol = flow->protocol};
-
-	__builtin_memcpy(key.address, ours, sizeof(key.address));
-	return bpf_map_lookup_elem(&services6, &key) != NULL;
-}
-
-/* A socket in TIME_WAIT counts. */
-PS_COLD int look_tcp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
-{
-	struct bpf_sock *sk =
-		bpf_skc_lookup_tcp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
-	int found;
-
-	if (!sk)
-		return 0;
-	found = sk->state != PS_TCP_LISTEN;
-	bpf_sk_release(sk);
-	return found;
-}
-
-PS_COLD int look_udp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
-{
-	struct bpf_sock *sk =
-		bpf_sk_lookup_udp(xdp, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sk = bpf_sk_lookup_udp(xdp, tuple, len, BPF_F_CURRENT_NETNS, 0);
 	int found;
 
 	if (!sk)
@@ -299,26 +294,14 @@ PS_COLD int look_udp6(struct xdp_md *xdp, struct bpf_sock_tuple *tuple)
 	return found;
 }
 
-/* Connected sockets only. */
-PS_COLD int look_socket6(struct xdp_md *xdp, const __be32 *ours, const __be32 *peer,
-			 const struct ps_flow *flow)
+PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	struct bpf_sock_tuple tuple = {.ipv6 = {.sport = flow->peer_port, .dport = flow->our_port}};
+	struct bpf_sock_tuple tuple = {0};
+	__u32 len = fill_tuple(v, &tuple);
 
-	__builtin_memcpy(tuple.ipv6.saddr, peer, sizeof(tuple.ipv6.saddr));
-	__builtin_memcpy(tuple.ipv6.daddr, ours, sizeof(tuple.ipv6.daddr));
-	if (flow->protocol == PS_PROTO_TCP)
-		return look_tcp6(xdp, &tuple);
-	return flow->protocol == PS_PROTO_UDP && look_udp6(xdp, &tuple);
-}
-
-/* The ledger has no IPv6 yet: sockets say what is expected. */
-PS_INLINE __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
-				  const struct ps_flow *flow)
-{
-	if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) && look_service6(ours, flow))
-		return PS_REASON_DELIVER_SERVICE;
-	return look_socket6(xdp_of(frame), ours, peer, flow) ? PS_REASON_DELIVER : PS_UNDECIDED;
+	if (v->flow.protocol == PS_PROTO_TCP)
+		return look_tcp(frame, &tuple, len);
+	return v->is_v6 && look_udp(frame, &tuple, len);
 }
 
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)
@@ -343,16 +326,31 @@ PS_INLINE void count(__u32 reason)
 		++*counter;
 }
 
-SEC("xdp")
-int ps_dispatch(struct xdp_md *xdp)
+/* A function of its own, so that the verdict is not on the stack of the express lane. */
+__attribute__((noinline)) int ps_dispatch_by_stages(struct xdp_md *xdp)
 {
-	struct ps_frame *frame = (void *)xdp;
 	struct ps_verdict verdict;
 	int action = XDP_PASS;
 
-	ps_decide(frame, &verdict);
+	ps_decide(xdp, &verdict);
 	if (!observe)
-		action = ps_carry_out(frame, &verdict);
+		action = ps_carry_out(xdp, &verdict);
 	count(verdict.reason);
 	return action;
 }
+
+SEC("xdp")
+int ps_dispatch(struct xdp_md *xdp)
+{
+	struct ps_outcome outcome;
+
+	if (observe)
+		return ps_dispatch_by_stages(xdp);
+	outcome = ps_express(xdp);
+	if (outcome.reason == PS_UNDECIDED)
+		return ps_dispatch_by_stages(xdp);
+	count(outcome.reason);
+	return outcome.action;
+}
+
+#include "dispatch/split.bpf.h" /* counts as the program above does */

@@ -148,7 +148,7 @@ bool ps_dispatch_stands(const struct ps_dispatch *dispatch, const char *ifname)
 
 	return ifindex && bpf_xdp_query((int)ifindex, 0, &query) == 0 &&
 	       bpf_obj_get_info_by_fd(ps_dispatch_program_fd(dispatch), &info, &len) == 0 &&
-	       query.prog_id == info.id;
+	       query.prog_id == info.id && ps_split_stands(dispatch, ifindex);
 }
 
 /* A link in native mode, or in generic mode where the driver has no XDP. */
@@ -194,14 +194,20 @@ int ps_dispatch_attach(struct ps_dispatch *dispatch, const char *ifname, enum ps
 		return -ENOMEM;
 	if (!ifindex)
 		return ps_say(ret_message, -ENODEV, "no interface %s on this host", ifname);
+	r = ps_split_attach(dispatch, ifindex); /* before packets that need it */
+	if (r < 0)
+		return ps_say(ret_message, r, "cannot attach to tc ingress of %s: %s", ifname,
+			      strerror(-r));
 	r = replace(prog_fd, ifindex, path);
 	if (r < 0)
 		return ps_say(ret_message, r, "cannot replace the dispatcher on %s (%s): %s",
 			      ifname, path, strerror(-r));
 	if (r == 0) {
 		r = attach_anew(prog_fd, ifindex, ifname, path, ret_message);
-		if (r < 0)
+		if (r < 0) {
+			(void)ps_split_detach(ifindex);
 			return r;
+		}
 	}
 	return query_mode(ifindex, ret);
 }
@@ -209,15 +215,19 @@ int ps_dispatch_attach(struct ps_dispatch *dispatch, const char *ifname, enum ps
 static int detach(const char *path)
 {
 	ps_auto_fd int fd = bpf_obj_get(path);
-	int r;
+	struct bpf_link_info info = {0};
+	__u32 len = sizeof(info);
+	int r, split = 0;
 
 	if (fd < 0)
 		return fd;
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.xdp.ifindex)
+		split = ps_split_detach(info.xdp.ifindex);
 	/* At once, whoever else holds the link; one whose interface is gone has nothing to detach. */
 	r = bpf_link_detach(fd);
 	if (unlink(path) < 0)
 		return -errno;
-	return r == -EINVAL ? 0 : r;
+	return r == -EINVAL || r == 0 ? split : r;
 }
 
 static bool is_kept(const char *pin_dir, const char *path, const char *const *ifnames, size_t n)
@@ -279,22 +289,24 @@ static void publish(struct ps_hop *at, const struct ps_hop *hop)
 	__atomic_store_n(&word[1], next[1], __ATOMIC_SEQ_CST);
 }
 
-static int set_peer_hop(struct ps_peer *peers, size_t n, unsigned i, const struct ps_hop *hop)
-{
-	if (i >= n)
-		return -ERANGE;
-	publish(&peers[i].hop, hop);
-	return 0;
-}
-
 int ps_dispatch_set_hop(struct ps_dispatch *dispatch, unsigned host, const struct ps_hop *hop)
 {
-	return set_peer_hop(dispatch->skel->bss->hosts, dispatch->n_hosts, host, hop);
+	struct ps_peer *peers = dispatch->skel->bss->peers;
+
+	if (host >= dispatch->n_hosts)
+		return -ERANGE;
+	for (size_t i = PS_GROUP_SIZE; i < dispatch->n_peers; i++)
+		if (peers[i].is_used && peers[i].host == host)
+			publish(&peers[i].hop, hop);
+	return 0;
 }
 
 int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const struct ps_hop *hop)
 {
-	return set_peer_hop(dispatch->skel->bss->edges, dispatch->n_edges, site, hop);
+	if (site >= PS_SITES_MAX)
+		return -ERANGE;
+	publish(&dispatch->skel->bss->peers[site].hop, hop);
+	return 0;
 }
 
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop)
@@ -302,6 +314,14 @@ int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *h
 	struct ps_dispatch_config *config = &dispatch->skel->bss->config;
 
 	publish(&config->gateway, hop);
+	return 0;
+}
+
+int ps_dispatch_set_gateway6(struct ps_dispatch *dispatch, const struct ps_hop *hop)
+{
+	struct ps_dispatch_config *config = &dispatch->skel->bss->config;
+
+	publish(&config->gateway6, hop);
 	return 0;
 }
 
@@ -313,33 +333,24 @@ int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns)
 	return 0;
 }
 
-/* Sets it for all peers at dst_be; how many there are. */
-static unsigned set_peer_mtus(struct ps_peer *peers, size_t n, __be32 dst_be, unsigned mtu)
-{
-	unsigned n_set = 0;
-
-	for (size_t i = 0; i < n; i++)
-		if (peers[i].dst == dst_be && !peers[i].self) {
-			__atomic_store_n(&peers[i].mtu, (__u16)mtu, __ATOMIC_RELAXED);
-			n_set++;
-		}
-	return n_set;
-}
-
 int ps_dispatch_set_mtu(struct ps_dispatch *dispatch, const struct ps_ip *dst, unsigned mtu)
 {
-	__be32 dst_be = ps_ip_v4_be(dst);
-	unsigned n;
+	unsigned least = ps_ip_is_v4(dst) ? PS_MTU_MIN : PS_MTU_MIN_V6, n_set = 0;
+	struct ps_peer6 *peers6 = dispatch->skel->bss->peers6;
+	struct ps_peer *peers = dispatch->skel->bss->peers;
 
-	if (mtu && (mtu < PS_MTU_MIN || mtu > dispatch->mtu))
+	if (mtu && (mtu < least || mtu > dispatch->mtu))
 		return -ERANGE;
-	if (!dst_be)
-		return -ENOENT;
-	if (!mtu)
-		mtu = dispatch->mtu;
-	n = set_peer_mtus(dispatch->skel->bss->hosts, dispatch->n_hosts, dst_be, mtu);
-	n += set_peer_mtus(dispatch->skel->bss->edges, dispatch->n_edges, dst_be, mtu);
-	return n ? 0 : -ENOENT;
+	for (size_t i = 0; i < dispatch->n_peers; i++) {
+		if (!peers[i].is_used || peers[i].kind == PS_PEER_SELF ||
+		    memcmp(peers6[i].dst, dst->bytes, sizeof(dst->bytes)) != 0)
+			continue;
+		__atomic_store_n(peers[i].kind == PS_PEER_V6 ? &peers6[i].room : &peers[i].room,
+				 ps_peer_room(peers[i].kind, mtu ? mtu : dispatch->mtu),
+				 __ATOMIC_RELAXED);
+		n_set++;
+	}
+	return n_set ? 0 : -ENOENT;
 }
 
 int ps_dispatch_hints_fd(const struct ps_dispatch *dispatch)

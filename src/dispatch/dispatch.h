@@ -41,13 +41,14 @@ int ps_dispatch_program_fd(const struct ps_dispatch *dispatch);
 
 /* Attaches to the interface, or replaces our own program there without a gap; pins the link as
  * PIN_DIR/uplink-IFNAME (with ':' for '.', which bpffs refuses and interface names cannot have).
- * Tries native mode first.  -EBUSY: a program that is not ours is there; *ret_message names it.
+ * Tries native mode first.  The program that splits packets goes to tc ingress, on a clsact qdisc that
+ * is made where there is none, and which detaching leaves.  -EBUSY: a program that is not ours is there; *ret_message names it.
  * -ENODEV: no such interface. */
 int ps_dispatch_attach(struct ps_dispatch *dispatch, const char *ifname, enum ps_dispatch_mode *ret,
 		       char **ret_message);
 /* Would attaching be refused for another's program?  0: it would not.  -EBUSY as above. */
 int ps_dispatch_may_attach(const char *pin_dir, const char *ifname, char **ret_message);
-/* True when this generation's program runs on the interface. */
+/* True when this generation's programs run on the interface. */
 bool ps_dispatch_stands(const struct ps_dispatch *dispatch, const char *ifname);
 /* Takes our program off every interface that is not among the n named, such as an uplink that a
  * plan no longer has. */
@@ -56,16 +57,23 @@ int ps_dispatch_keep_only(const char *pin_dir, const char *const *ifnames, size_
  * 0 when there is nothing; the first error, after trying all. */
 int ps_dispatch_detach_all(const char *pin_dir);
 
+/* Takes the program that splits packets off the interface's tc ingress; 0 also when there is none.
+ * Part of the calls above; for whoever removes the qdisc under it. */
+int ps_split_detach(unsigned ifindex);
+
 /* Live changes, each a few aligned stores into mapped memory: no packet ever leaves with a
  * half-written address (steer.h, ps_hop_read).  One writer at a time.  -ERANGE: no such element. */
 int ps_dispatch_set_hop(struct ps_dispatch *dispatch, unsigned host, const struct ps_hop *hop);
 int ps_dispatch_set_edge_hop(struct ps_dispatch *dispatch, unsigned site, const struct ps_hop *hop);
+/* By the default routes of IPv4 and IPv6. */
 int ps_dispatch_set_gateway(struct ps_dispatch *dispatch, const struct ps_hop *hop);
+int ps_dispatch_set_gateway6(struct ps_dispatch *dispatch, const struct ps_hop *hop);
 /* CLOCK_BOOTTIME until which the table counts as fresh; 0: not. */
 int ps_dispatch_set_fresh(struct ps_dispatch *dispatch, uint64_t until_ns);
 
 /* Largest outer packet to the peers (hosts or edges) at this underlay address, bytes; 0: what the
- * table said at loading.  -ENOENT: no such peer; -ERANGE: below PS_MTU_MIN or above the table's. */
+ * table said at loading.  -ENOENT: no such peer; -ERANGE: below PS_MTU_MIN
+ * (or its like) or above the table's. */
 int ps_dispatch_set_mtu(struct ps_dispatch *dispatch, const struct ps_ip *dst, unsigned mtu);
 
 /* What routers say about packets that this host encapsulated: forgeries are possible, so believe

@@ -89,11 +89,9 @@ static int fill_sets(const struct ps_dispatch_bpf *skel, const struct ps_table *
 
 	for (size_t i = 0; r >= 0 && i < table->n_services; i++)
 		r = put(skel->maps.services, &table->services[i]);
-	for (size_t i = 0; r >= 0 && i < table->n_services6; i++)
-		r = put(skel->maps.services6, &table->services6[i]);
 	for (size_t i = 0; r >= 0 && i < table->n_hosts; i++)
-		if (table->hosts[i].dst)
-			r = put(skel->maps.sources, &table->hosts[i].dst);
+		if (ps_table_is_source(table, &table->hosts[i]))
+			r = put(skel->maps.sources, &table->hosts[i]);
 	return r;
 }
 
@@ -130,8 +128,6 @@ static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *
 	struct array arrays[N_ARRAYS];
 	int r = set_size(skel->maps.services, table->n_services);
 
-	if (r >= 0)
-		r = set_size(skel->maps.services6, table->n_services6);
 	list_arrays(skel, table, arrays);
 	for (size_t i = 0; r >= 0 && i < N_ARRAYS; i++)
 		r = set_size(arrays[i].map, arrays[i].n);
@@ -142,9 +138,8 @@ static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *
 static void fill_globals(struct ps_dispatch_bpf__bss *bss, const struct ps_table *table)
 {
 	memcpy(bss->index16, table->index, sizeof(bss->index16));
-	memcpy(bss->groups, table->groups, table->n_groups * sizeof(bss->groups[0]));
-	memcpy(bss->hosts, table->hosts, table->n_hosts * sizeof(bss->hosts[0]));
-	memcpy(bss->edges, table->edges, table->n_edges * sizeof(bss->edges[0]));
+	memcpy(bss->peers, table->peers, table->n_peers * sizeof(bss->peers[0]));
+	memcpy(bss->peers6, table->peers6, table->n_peers * sizeof(bss->peers6[0]));
 	bss->config = table->config;
 }
 
@@ -304,8 +299,8 @@ int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_opti
 		r = open_hints(d);
 	if (r < 0)
 		return r;
+	d->n_peers = table->n_peers;
 	d->n_hosts = table->n_hosts;
-	d->n_edges = table->n_edges;
 	d->mtu = table->self.mtu;
 	*ret = ps_move(d);
 	return 0;

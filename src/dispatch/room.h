@@ -21,9 +21,7 @@ PS_INLINE int ps_read_l2(struct ps_frame *frame, const struct ps_verdict *v, str
 	if ((const void *)(data + sizeof(ret->bytes)) > ps_frame_end(frame))
 		return -1;
 	if (v->came) {
-		ps_write_ether(ret->bytes, &v->hop);
-		if (v->is_v6)
-			*(__be16 *)(void *)(ret->bytes + 2 * ETH_ALEN) = ps_be16(ETH_P_IPV6);
+		ps_write_ether(ret->bytes, &v->hop, v->is_v6 ? ETH_P_IPV6 : ETH_P_IP);
 		ret->len = ETH_HLEN;
 		return 0;
 	}

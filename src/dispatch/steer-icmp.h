@@ -61,6 +61,20 @@ PS_COLD __u32 ps_read_icmp(const struct ps_icmp *icmp, const void *end, __u32 le
 	}
 }
 
+/* True when a router could mean a packet of ours: UDP from a flow port to 6078-6080, longer than what it
+ * says may pass.  A hint is never below `least`. */
+PS_INLINE int ps_take_hint(const __be16 *ports, __u32 mtu, __u32 len, __u32 least,
+			   struct ps_mtu_hint *ret)
+{
+	if (ps_be16(ports[0]) < PS_FLOW_PORT_FIRST || ps_be16(ports[1]) > PS_GUE_PORT ||
+	    ps_be16(ports[1]) < PS_GUE_PORT - PS_GUE_STEPS_MAX)
+		return 0;
+	if (!mtu || mtu >= len)
+		return 0;
+	ret->mtu = mtu < least ? least : mtu;
+	return 1;
+}
+
 /* True when an IPv4 packet says "fragmentation needed" about one that this host encapsulated: the
  * quote must be what ps_write_outer() writes.  ip's 20 fixed bytes are readable.  RFC 1191 §4. */
 PS_INLINE int ps_read_hint(const struct iphdr *ip, const void *end, __be32 underlay,
@@ -69,7 +83,7 @@ PS_INLINE int ps_read_hint(const struct iphdr *ip, const void *end, __be32 under
 	const struct ps_icmp *icmp = (const void *)((const __u8 *)ip + ip->ihl * 4);
 	const struct iphdr *sent = (const void *)(icmp + 1);
 	const __be16 *ports = (const void *)(sent + 1);
-	__u32 mtu, room;
+	__u32 room;
 
 	if (ps_check_ip(ip, end) != PS_UNDECIDED || (const void *)(ports + 4) > end)
 		return 0;
@@ -80,16 +94,9 @@ PS_INLINE int ps_read_hint(const struct iphdr *ip, const void *end, __be32 under
 	if (sent->version != 4 || sent->ihl != 5 || sent->protocol != PS_PROTO_UDP ||
 	    sent->frag_off != ps_be16(PS_DONT_FRAGMENT) || sent->saddr != underlay)
 		return 0;
-	if (ps_be16(ports[0]) < PS_FLOW_PORT_FIRST || ps_be16(ports[1]) > PS_GUE_PORT ||
-	    ps_be16(ports[1]) < PS_GUE_PORT - PS_GUE_STEPS_MAX)
-		return 0;
-	mtu = ps_be16(icmp->seq);
-	if (!mtu || mtu >= ps_be16(sent->tot_len))
-		return 0;
-	*ret = (struct ps_mtu_hint){.dst = {[10] = 0xff, [11] = 0xff},
-				    .mtu = mtu < PS_MTU_MIN ? PS_MTU_MIN : mtu};
+	*ret = (struct ps_mtu_hint){.dst = {[10] = 0xff, [11] = 0xff}};
 	__builtin_memcpy(ret->dst + 12, &sent->daddr, 4);
-	return 1;
+	return ps_take_hint(ports, ps_be16(icmp->seq), ps_be16(sent->tot_len), PS_MTU_MIN, ret);
 }
 
 #endif

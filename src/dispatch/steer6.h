@@ -6,8 +6,8 @@
 #ifndef PS_DISPATCH_STEER6_H
 #define PS_DISPATCH_STEER6_H
 
-#include "dispatch/steer-answer.h"
 #include "dispatch/steer-fragment.h"
+#include "dispatch/steer-icmp.h"
 #include "dispatch/wire.h"
 
 enum {
@@ -89,6 +89,20 @@ PS_INLINE __u32 ps_walk6(const struct ps_ip6 *ip, const void *end, __u32 len, st
 		       : PS_UNDECIDED;
 }
 
+/* As ps_fragment_is_sound(); ip_len: of the packet as this fragment has it.  A first fragment must
+ * hold all headers (RFC 7112), and the walk found them. */
+PS_INLINE int ps_fragment_is_sound6(const struct ps_walk *walk, __u32 ip_len)
+{
+	__u32 offset = ps_be16(walk->frag_off) & ~7u, len = ip_len - walk->data_off;
+	__u32 least = walk->protocol == PS_PROTO_TCP ? sizeof(struct tcphdr) : 8;
+
+	if ((walk->frag_off & ps_be16(1)) && (len & 7))
+		return 0;
+	if (!offset)
+		return ip_len >= walk->off + least;
+	return len && offset >= least && offset + len <= 65535;
+}
+
 /* Judges the fixed header, whose bytes are readable. */
 PS_INLINE __u32 ps_check_ip6(const struct ps_ip6 *ip, const void *end)
 {
@@ -124,7 +138,7 @@ PS_INLINE int ps_index6_is(const struct ps_index6 *element, const __be32 *ip6)
 
 /* The conversation of the packet embedded in an ICMPv6 error, of which room bytes may be read. */
 PS_INLINE __u32 ps_read_embedded6(const struct ps_ip6 *ip, const void *end, __u32 room,
-				  const __be32 *ours, struct ps_flow *flow)
+				  struct ps_ends *ends, struct ps_flow *flow)
 {
 	struct ps_walk walk;
 	const __u8 *l4;
@@ -132,7 +146,8 @@ PS_INLINE __u32 ps_read_embedded6(const struct ps_ip6 *ip, const void *end, __u3
 
 	if (room < sizeof(*ip) || (const void *)(ip + 1) > end)
 		return PS_REASON_DROP_TRUNCATED;
-	if ((ip->word & ps_be32(0xf0000000)) != ps_be32(0x60000000) || !ps_is_same6(ip->src, ours))
+	if ((ip->word & ps_be32(0xf0000000)) != ps_be32(0x60000000) ||
+	    !ps_is_same6(ip->src, ends->ours))
 		return PS_REASON_DROP_EMBEDDED;
 	reason = ps_walk6(ip, end, room, &walk);
 	if (reason != PS_UNDECIDED)
@@ -143,6 +158,7 @@ PS_INLINE __u32 ps_read_embedded6(const struct ps_ip6 *ip, const void *end, __u3
 	ps_hide(l4);
 	if (room < walk.off + 8u || (const void *)(l4 + 8) > end)
 		return PS_REASON_DROP_TRUNCATED;
+	__builtin_memcpy(ends->peer, ip->dst, sizeof(ends->peer));
 	flow->peer = ps_digest6(ip->dst);
 	flow->protocol = walk.protocol;
 	if (walk.protocol == PS_PROTO_TCP || walk.protocol == PS_PROTO_UDP) {
@@ -156,16 +172,24 @@ PS_INLINE __u32 ps_read_embedded6(const struct ps_ip6 *ip, const void *end, __u3
 	return PS_UNDECIDED;
 }
 
+/* What all packets between two addresses have in common, ports aside. */
+PS_INLINE struct ps_flow ps_path6(const struct ps_ip6 *ip, __u8 protocol)
+{
+	return (struct ps_flow){ps_digest6(ip->dst), ps_digest6(ip->src), 0, 0, protocol, 0};
+}
+
 /* As ps_read_flow(); neighbour discovery is NOT_OURS. */
 PS_INLINE __u32 ps_read_flow6(const struct ps_ip6 *ip, const void *end, const struct ps_walk *walk,
-			      struct ps_flow *flow)
+			      struct ps_ends *ends, struct ps_flow *flow)
 {
 	/* At most 8,232; the verifier does not remember. */
 	const __u8 *l4 = (const __u8 *)ip + (walk->off & 0x3fff);
 	const struct ps_icmp *icmp = (const void *)l4;
 	__u32 len = sizeof(*ip) + ps_be16(ip->payload_len) - walk->off;
 
-	*flow = (struct ps_flow){ps_digest6(ip->dst), ps_digest6(ip->src), 0, 0, walk->protocol, 0};
+	*flow = ps_path6(ip, walk->protocol);
+	__builtin_memcpy(ends->ours, ip->dst, sizeof(ends->ours));
+	__builtin_memcpy(ends->peer, ip->src, sizeof(ends->peer));
 	if (walk->protocol != PS_PROTO_TCP && walk->protocol != PS_PROTO_UDP &&
 	    walk->protocol != PS_PROTO_ICMP6)
 		return PS_REASON_DROP_PROTOCOL;
@@ -190,15 +214,15 @@ PS_INLINE __u32 ps_read_flow6(const struct ps_ip6 *ip, const void *end, const st
 	if (icmp->type < PS_ICMP6_UNREACHABLE || icmp->type > PS_ICMP6_PARAMETER)
 		return PS_REASON_DROP_ICMP_TYPE;
 	flow->is_icmp = PS_IS_ERROR;
-	return ps_read_embedded6((const void *)(icmp + 1), end, len - sizeof(*icmp), ip->dst, flow);
+	return ps_read_embedded6((const void *)(icmp + 1), end, len - sizeof(*icmp), ends, flow);
 }
 
 /* As ps_may_answer(): not unspecified, loopback or multicast (RFC 4443 §2.4 e). */
-PS_INLINE int ps_may_answer6(const struct ps_ip6 *ip)
+PS_INLINE int ps_may_answer6(const __be32 *src)
 {
-	if (!ip->src[0] && !ip->src[1] && !ip->src[2])
+	if (!src[0] && !src[1] && !src[2])
 		return 0;
-	return (ip->src[0] & ps_be32(0xff000000)) != ps_be32(0xff000000);
+	return (src[0] & ps_be32(0xff000000)) != ps_be32(0xff000000);
 }
 
 /* Bytes of a rejected packet that an ICMPv6 error quotes, a multiple of 4. */
@@ -207,67 +231,29 @@ PS_INLINE __u32 ps_quote_len6(__u32 ip_len)
 	return ip_len < PS_QUOTE6_MAX ? ip_len & ~3u : PS_QUOTE6_MAX;
 }
 
-/* Source and destination of an answer. */
-struct ps_ends6 {
-	__be32 src[4], dst[4];
-};
-
-PS_INLINE __u32 ps_sum6(const struct ps_ends6 *ends, __u32 len, __u8 protocol)
+/* As ps_read_hint(), of an ICMPv6 "packet too big" and ps_write_outer6(); ip's 40 bytes are readable.
+ * RFC 8201 §4. */
+PS_INLINE int ps_read_hint6(const struct ps_ip6 *ip, const void *end, const __be32 *underlay,
+			    struct ps_mtu_hint *ret)
 {
-	__u32 sum = ps_be16(len) + ps_be16(protocol);
+	const struct ps_icmp *icmp = (const void *)(ip + 1);
+	const struct ps_ip6 *sent = (const void *)(icmp + 1);
+	const __be16 *ports = (const void *)(sent + 1);
+	__u32 mtu;
 
-	for (int i = 0; i < 4; i++)
-		sum += ps_sum32(ends->src[i]) + ps_sum32(ends->dst[i]);
-	return sum;
-}
-
-PS_INLINE void ps_write_ip6(struct ps_ip6 *ip, const struct ps_ends6 *ends, __u32 len, __u8 next)
-{
-	ip->word = ps_be32(0x60000000);
-	ip->payload_len = ps_be16(len);
-	ip->next = next;
-	ip->hop_limit = PS_TTL;
-	for (int i = 0; i < 4; i++) {
-		ip->src[i] = ends->src[i];
-		ip->dst[i] = ends->dst[i];
-	}
-}
-
-/* Writes PS_RST6_LEN bytes. */
-PS_INLINE void ps_write_reset6(void *at, const struct ps_ends6 *ends, const struct ps_flow *flow,
-			       const struct ps_reset *reset)
-{
-	struct ps_ip6 *ip = at;
-
-	ps_write_ip6(ip, ends, sizeof(struct tcphdr), PS_PROTO_TCP);
-	ps_write_rst_segment(ip + 1, flow, reset,
-			     ps_sum6(ends, sizeof(struct tcphdr), PS_PROTO_TCP));
-}
-
-/* Writes PS_ICMP6_LEN bytes before the quote, which is there already; 0: it ends beyond end. */
-PS_INLINE int ps_write_unreachable6(void *at, const void *end, const struct ps_ends6 *ends,
-				    __u32 quote_len, __u16 mtu)
-{
-	struct ps_ip6 *ip = at;
-	struct ps_icmp *icmp = (void *)(ip + 1);
-	const __u8 *quote = (const void *)(icmp + 1);
-	__u8 type = mtu ? PS_ICMP6_TOO_BIG : PS_ICMP6_UNREACHABLE;
-	__u8 code = mtu ? 0 : PS_ICMP6_CODE_PORT;
-	__u32 sum = ps_sum6(ends, sizeof(*icmp) + quote_len, PS_PROTO_ICMP6) +
-		    ps_be16(type << 8 | code) + ps_be16(mtu);
-
-	for (__u32 i = 0; i < PS_QUOTE6_MAX / 4; i++) {
-		if (i * 4 >= quote_len)
-			break;
-		ps_hide(quote);
-		if ((const void *)(quote + 4) > end)
-			return 0;
-		sum += ps_sum32(*(const __u32 *)(const void *)quote);
-		quote += 4;
-	}
-	ps_write_ip6(ip, ends, sizeof(*icmp) + quote_len, PS_PROTO_ICMP6);
-	*icmp = (struct ps_icmp){type, code, ps_checksum(sum), 0, ps_be16(mtu)};
-	return 1;
+	if (ps_check_ip6(ip, end) != PS_UNDECIDED || (const void *)(ports + 4) > end)
+		return 0;
+	if (ps_be16(ip->payload_len) < sizeof(*icmp) + PS_OVERHEAD_V6 ||
+	    icmp->type != PS_ICMP6_TOO_BIG)
+		return 0;
+	if ((sent->word & ps_be32(0xf0000000)) != ps_be32(0x60000000) ||
+	    sent->next != PS_PROTO_UDP || !ps_is_same6(sent->src, underlay))
+		return 0;
+	mtu = (__u32)ps_be16(icmp->id) << 16 | ps_be16(icmp->seq);
+	*ret = (struct ps_mtu_hint){0};
+	__builtin_memcpy(ret->dst, sent->dst, sizeof(ret->dst));
+	return ps_take_hint(ports, mtu, sizeof(*sent) + ps_be16(sent->payload_len), PS_MTU_MIN_V6,
+			    ret);
 }
 
 #endif

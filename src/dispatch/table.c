@@ -9,14 +9,14 @@
  * Rows are laid out in the order in which addresses are added, each as long as its slices need
  * (32 owners in one element, so a /24 of default slices is 8 KiB).  A /24 has 256 elements of its
  * own only until it turns out that one says it all, which spares random packets a cache miss.  A byte
- * names one of 254 hosts, so hosts form groups, one for each site: slots are handed out as owners
- * appear, which keeps a group as small as the site.
+ * names one of 254 peers of a group, handed out as owners appear; only the own site's hosts need one,
+ * since what is for another site goes to its edge.
  *
  * The /112s of IPv6 addresses are found by a hash table with at most 8 places to look, made wider until
- * all fit; from there on an address is found as in IPv4, only that a /120 always has its elements.
+ * all fit; from there on an address is found as in IPv4.
  *
  * Everything that the kernel would otherwise compute for each packet is computed here: the sum of
- * the outer header in ps_peer.csum, the number of the row, the group.  Next hops are not known
+ * the outer header in ps_peer.csum, the number of the row.  Next hops are not known
  * here; ifindex stays 0 and such packets are dropped (DROP_NO_HOP) until the loader is told.
  *
  * Standards: RFC 791 (IPv4 header), RFC 1071 (checksum).
@@ -77,12 +77,33 @@ void ps_table_free(struct ps_table **table)
 	free(t->blocks);
 	free(t->addresses);
 	free(t->owners);
-	free(t->groups);
+	free(t->peers);
+	free(t->peers6);
 	free(t->hosts);
-	free(t->edges);
 	free(t->services);
-	free(t->services6);
 	free(t);
+}
+
+static void take_own(struct ps_dispatch_config *config, const struct ps_table_self *self)
+{
+	config->site = (__u8)self->site;
+	config->reject_per_s = PS_REJECTS_PER_S;
+	config->underlay = ps_ip_v4_be(&self->underlay);
+	config->edge = ps_ip_v4_be(&self->edge);
+	if (!ps_ip_is_v4(&self->underlay))
+		memcpy(config->underlay6, self->underlay.bytes, sizeof(config->underlay6));
+	if (!ps_ip_is_v4(&self->edge))
+		memcpy(config->edge6, self->edge.bytes, sizeof(config->edge6));
+}
+
+/* One more group. */
+static int grow_peers(struct ps_table *table)
+{
+	size_t n = table->n_peers;
+	int r = grow(&table->peers, &n, PS_GROUP_SIZE, sizeof(*table->peers));
+
+	return r < 0 ? r
+		     : grow(&table->peers6, &table->n_peers, PS_GROUP_SIZE, sizeof(*table->peers6));
 }
 
 int ps_table_new(const struct ps_table_self *self, struct ps_table **ret)
@@ -96,52 +117,65 @@ int ps_table_new(const struct ps_table_self *self, struct ps_table **ret)
 	if (!t)
 		return -ENOMEM;
 	t->self = *self;
-	t->config.underlay = self->underlay_be;
-	t->config.edge = self->edge_be;
-	t->config.site = (__u8)self->site;
-	t->config.reject_per_s = PS_REJECTS_PER_S;
-	/* Element 0 of these is "none". */
+	take_own(&t->config, self);
+	/* Element 0 of these is "none", of peers the edges. */
 	if (grow(&t->blocks, &t->n_blocks, 1, PS_BLOCK * sizeof(*t->blocks)) < 0 ||
 	    grow(&t->addresses, &t->n_address_blocks, 1, PS_BLOCK * sizeof(*t->addresses)) < 0 ||
-	    grow(&t->groups, &t->n_groups, 1, sizeof(*t->groups)) < 0)
+	    grow_peers(t) < 0)
 		return -ENOMEM;
-	r = ps_table_set_host(t, self->host, self->underlay_be);
+	r = ps_table_set_host(t, self->host, &self->underlay);
 	if (r >= 0)
-		r = ps_table_set_site(t, self->site, self->edge_be);
+		r = ps_table_set_site(t, self->site, &self->edge);
 	if (r < 0)
 		return r;
 	*ret = ps_move(t);
 	return 0;
 }
 
-/* Everything of a peer but its next hop. */
-static struct ps_peer peer_to(const struct ps_table *table, uint32_t dst_be, bool is_self)
+static void words_of(const struct ps_ip *ip, __be32 ret[4])
 {
-	uint32_t src_be = table->self.underlay_be;
-
-	return (struct ps_peer){
-		.dst = dst_be,
-		.src = src_be,
-		.mtu = (__u16)table->self.mtu,
-		.self = is_self,
-		.csum = ps_ip_sum(PS_PROTO_UDP, src_be, dst_be),
-	};
+	memcpy(ret, ip->bytes, sizeof(ip->bytes));
 }
 
-int ps_table_set_site(struct ps_table *table, unsigned site, uint32_t edge_be)
+__u16 ps_peer_room(unsigned kind, unsigned mtu)
 {
-	int r;
+	unsigned overhead = kind == PS_PEER_V6 ? PS_OVERHEAD_V6 : PS_OVERHEAD_V4;
 
+	return (__u16)(kind == PS_PEER_SELF || mtu < overhead ? 0 : mtu - overhead);
+}
+
+/* Everything of a peer but its next hop. */
+static void set_peer(struct ps_table *table, size_t at, const struct ps_ip *ip, bool is_self)
+{
+	struct ps_peer *peer = &table->peers[at];
+	uint32_t src_be = table->config.underlay;
+
+	peer->is_used = 1;
+	peer->kind = is_self ? PS_PEER_SELF : ps_ip_is_v4(ip) ? PS_PEER_V4 : PS_PEER_V6;
+	words_of(ip, table->peers6[at].dst);
+	if (peer->kind == PS_PEER_V4)
+		peer->room = ps_peer_room(peer->kind, table->self.mtu);
+	else
+		table->peers6[at].room = ps_peer_room(peer->kind, table->self.mtu);
+	if (!ps_ip_is_v4(ip)) {
+		peer->dst = ps_digest6(table->peers6[at].dst);
+		return;
+	}
+	peer->dst = ps_ip_v4_be(ip);
+	peer->src = src_be;
+	peer->csum = ps_outer_sum(src_be, peer->dst);
+}
+
+int ps_table_set_site(struct ps_table *table, unsigned site, const struct ps_ip *edge)
+{
 	if (site >= PS_SITES_MAX)
 		return -EINVAL;
-	r = grow_to(&table->edges, &table->n_edges, site + 1, sizeof(*table->edges));
-	if (r < 0)
-		return r;
-	table->edges[site] = peer_to(table, edge_be, site == table->self.site);
+	set_peer(table, site, edge, site == table->self.site);
+	table->peers[site].host = (__u16)site;
 	return 0;
 }
 
-int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_be)
+int ps_table_set_host(struct ps_table *table, unsigned host, const struct ps_ip *underlay)
 {
 	int r;
 
@@ -150,8 +184,20 @@ int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_b
 	r = grow_to(&table->hosts, &table->n_hosts, host + 1, sizeof(*table->hosts));
 	if (r < 0)
 		return r;
-	table->hosts[host] = peer_to(table, underlay_be, host == table->self.host);
+	table->hosts[host] = *underlay;
 	return 0;
+}
+
+void ps_table_set_hop(struct ps_table *table, unsigned host, const struct ps_hop *hop)
+{
+	for (size_t i = PS_GROUP_SIZE; i < table->n_peers; i++)
+		if (table->peers[i].is_used && table->peers[i].host == host)
+			table->peers[i].hop = *hop;
+}
+
+void ps_table_set_edge_hop(struct ps_table *table, unsigned site, const struct ps_hop *hop)
+{
+	table->peers[site % PS_SITES_MAX].hop = *hop;
 }
 
 /* The element for the /24 or /120 in which the last 16 bits of an address lie. */
@@ -166,14 +212,6 @@ static struct ps_address *elements_of(const struct ps_table *table, const struct
 	return &table->addresses[(size_t)block->row * PS_BLOCK];
 }
 
-/* The element for the last 16 bits of an IPv6 address, or NULL: its block is not there. */
-static struct ps_address *element_of(const struct ps_table *table, size_t number, uint32_t low)
-{
-	const struct ps_address *block = block_of(table, number, low);
-
-	return block->bits ? &elements_of(table, block)[low & 255] : NULL;
-}
-
 /* Where the /112 is or would be; NULL: no place within reach. */
 static struct ps_index6 *place6(struct ps_index6 *index6, unsigned bits, const __be32 *ip6)
 {
@@ -186,34 +224,47 @@ static struct ps_index6 *place6(struct ps_index6 *index6, unsigned bits, const _
 	return NULL;
 }
 
-const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6)
+static bool find_in(const struct ps_table *table, size_t number, uint32_t low,
+		    struct ps_address *ret)
 {
-	const struct ps_index6 *at = place6(table->index6, table->config.index6_bits, ip6);
-	const struct ps_address *address =
-		at && at->block ? element_of(table, at->block, ps_be32(ip6[3])) : NULL;
-
-	return address && address->bits ? address : NULL;
-}
-
-bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret)
-{
-	uint32_t ip4 = ps_be32(ip4_be);
-	const struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
+	const struct ps_address *block = block_of(table, number, low);
 	struct ps_address address;
 
 	if (!block->bits)
 		return false;
-	address = block->bits == PS_BLOCK_MIXED ? elements_of(table, block)[ip4 & 255]
-						: ps_address_in(block, ip4);
+	address = block->bits == PS_BLOCK_MIXED ? elements_of(table, block)[low & 255]
+						: ps_address_in(block, low);
 	if (address.bits)
 		*ret = address;
 	return address.bits;
 }
 
-bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be)
+bool ps_table_find(const struct ps_table *table, const struct ps_ip *ip, struct ps_address *ret)
 {
-	for (size_t i = 0; ip4_be && i < table->n_hosts; i++)
-		if (table->hosts[i].dst == ip4_be)
+	const struct ps_index6 *at;
+	uint32_t ip4;
+	__be32 ip6[4];
+
+	if (ps_ip_is_v4(ip)) {
+		ip4 = ps_be32(ps_ip_v4_be(ip));
+		return find_in(table, table->index[ip4 >> 16], ip4, ret);
+	}
+	words_of(ip, ip6);
+	at = place6(table->index6, table->config.index6_bits, ip6);
+	return at && find_in(table, at->block, ps_be32(ip6[3]), ret);
+}
+
+static bool is_none(const struct ps_ip *ip)
+{
+	static const struct ps_ip none;
+
+	return ps_ip_cmp(ip, &none) == 0;
+}
+
+bool ps_table_is_source(const struct ps_table *table, const struct ps_ip *ip)
+{
+	for (size_t i = 0; !is_none(ip) && i < table->n_hosts; i++)
+		if (ps_ip_cmp(&table->hosts[i], ip) == 0)
 			return true;
 	return false;
 }
@@ -223,9 +274,8 @@ static int make_block(struct ps_table *table)
 	return grow(&table->blocks, &table->n_blocks, 1, PS_BLOCK * sizeof(*table->blocks));
 }
 
-/* The element for the last 16 bits of an address that is not shared; makes those around it. */
-static int make_element(struct ps_table *table, size_t number, uint32_t low,
-			struct ps_address **ret)
+/* The block for the last 16 bits of an address that is not shared, with elements of its own. */
+static int make_mixed(struct ps_table *table, size_t number, uint32_t low, struct ps_address **ret)
 {
 	struct ps_address *block = block_of(table, number, low);
 	int r;
@@ -238,11 +288,11 @@ static int make_element(struct ps_table *table, size_t number, uint32_t low,
 		*block = (struct ps_address){.row = (__u32)table->n_address_blocks - 1,
 					     .bits = PS_BLOCK_MIXED};
 	}
-	*ret = &elements_of(table, block)[low & 255];
+	*ret = block;
 	return 0;
 }
 
-static int make_element4(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
+static int make_block4(struct ps_table *table, uint32_t ip4, struct ps_address **ret)
 {
 	__u32 *number = &table->index[ip4 >> 16];
 	int r;
@@ -253,14 +303,13 @@ static int make_element4(struct ps_table *table, uint32_t ip4, struct ps_address
 			return r;
 		*number = (__u32)table->n_blocks - 1;
 	}
-	return make_element(table, *number, ip4, ret);
+	return make_mixed(table, *number, ip4, ret);
 }
 
-/* Lets the block speak for its addresses once they are all shared alike, row after row, as those
+/* Lets the /24 or /120 speak for its addresses once they are all shared alike, row after row, as those
  * of a pool are when its last address has been added. */
-static void merge_block(struct ps_table *table, uint32_t ip4)
+static void merge_block(struct ps_table *table, struct ps_address *block)
 {
-	struct ps_address *block = block_of(table, table->index[ip4 >> 16], ip4);
 	struct ps_address first = elements_of(table, block)[0], expected;
 
 	for (uint32_t i = 0; i < PS_BLOCK; i++) {
@@ -310,7 +359,7 @@ static int widen6(struct ps_table *table)
 	return -ENOSPC;
 }
 
-static int make_element6(struct ps_table *table, const __be32 *ip6, struct ps_address **ret)
+static int make_block6(struct ps_table *table, const __be32 *ip6, struct ps_address **ret)
 {
 	struct ps_index6 *at;
 	int r;
@@ -328,20 +377,22 @@ static int make_element6(struct ps_table *table, const __be32 *ip6, struct ps_ad
 		at->prefix_low = (__u16)(ps_be32(ip6[3]) >> 16);
 		at->block = (__u32)table->n_blocks - 1;
 	}
-	return make_element(table, at->block, ps_be32(ip6[3]), ret);
+	return make_mixed(table, at->block, ps_be32(ip6[3]), ret);
 }
 
-static int make_group(struct ps_table *table, unsigned site)
+static int make_group(struct ps_table *table)
 {
-	int r;
+	int r = table->group ? 0 : grow_peers(table);
 
-	if (table->group_of_site[site])
-		return 0;
-	r = grow(&table->groups, &table->n_groups, 1, sizeof(*table->groups));
-	if (r < 0)
-		return r;
-	table->group_of_site[site] = (__u16)(table->n_groups - 1);
-	return 0;
+	if (r >= 0)
+		table->group = 1;
+	return r;
+}
+
+/* log2 of the elements of a row: 65,536 >> shift slices, PS_ROW_SLICES in one. */
+static unsigned row_bits_of(unsigned shift)
+{
+	return shift < 11 ? 11 - shift : 0;
 }
 
 static bool shift_is_valid(unsigned shift)
@@ -349,112 +400,103 @@ static bool shift_is_valid(unsigned shift)
 	return shift == PS_SHIFT_WHOLE || (shift >= PS_SHIFT_MIN && shift <= PS_SHIFT_MAX);
 }
 
+static int make_block_of(struct ps_table *table, const struct ps_ip *ip, struct ps_address **ret)
+{
+	__be32 ip6[4];
+
+	if (ps_ip_is_v4(ip))
+		return make_block4(table, ps_be32(ps_ip_v4_be(ip)), ret);
+	words_of(ip, ip6);
+	return make_block6(table, ip6, ret);
+}
+
+static unsigned flags_of(const struct ps_table_address *address)
+{
+	return (address->drop ? PS_ADDRESS_DROP : 0) | (address->silent ? PS_ADDRESS_SILENT : 0) |
+	       (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
+}
+
 int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address)
 {
-	unsigned flags = (address->drop ? PS_ADDRESS_DROP : 0) |
-			 (address->silent ? PS_ADDRESS_SILENT : 0) |
-			 (address->shift == PS_SHIFT_WHOLE ? PS_ADDRESS_WHOLE : 0);
-	uint32_t ip4 = ps_be32(address->ip4_be);
-	struct ps_address *element, found;
-	size_t row = table->n_owners, n_slices;
+	bool is_here = address->site == table->self.site;
+	unsigned last = address->ip.bytes[15];
+	struct ps_address *block, found;
+	size_t row = table->n_owners;
 	int r;
 
 	if (!shift_is_valid(address->shift) || address->site >= PS_SITES_MAX)
 		return -EINVAL;
-	if (address->ip6 ? ps_table_find6(table, address->ip6) != NULL
-			 : ps_table_find(table, address->ip4_be, &found))
+	if (ps_table_find(table, &address->ip, &found))
 		return -EEXIST;
-	n_slices = ps_slice_count(address->shift);
-	r = make_group(table, address->site);
+	r = is_here ? make_group(table) : 0;
 	if (r >= 0)
-		r = address->ip6 ? make_element6(table, address->ip6, &element)
-				 : make_element4(table, ip4, &element);
+		r = make_block_of(table, &address->ip, &block);
 	if (r >= 0)
-		r = grow(&table->owners, &table->n_owners,
-			 (n_slices + PS_ROW_SLICES - 1) / PS_ROW_SLICES, sizeof(*table->owners));
+		r = grow(&table->owners, &table->n_owners, (size_t)1 << row_bits_of(address->shift),
+			 sizeof(*table->owners));
 	if (r < 0)
 		return r;
-	*element = (struct ps_address){
+	elements_of(table, block)[last] = (struct ps_address){
 		.row = (__u32)row,
-		.group = table->group_of_site[address->site],
+		.group = (__u8)(is_here ? table->group : 0),
+		.row_bits = (__u8)row_bits_of(address->shift),
 		.site = (__u8)address->site,
-		.bits = (__u8)(address->shift | flags << 5),
+		.bits = (__u8)(address->shift | flags_of(address) << 5),
 	};
-	if (!address->ip6 && (ip4 & 255) == 255)
-		merge_block(table, ip4);
+	if (last == PS_BLOCK - 1)
+		merge_block(table, block);
 	return 0;
 }
 
-/* The host's slot in the group; takes a free one if it has none. */
-static int slot_of(struct ps_group *group, unsigned host)
+/* The host's byte in the group; takes a free one if it has none. */
+static int slot_of(struct ps_table *table, unsigned host)
 {
+	struct ps_peer *group = &table->peers[(size_t)table->group * PS_GROUP_SIZE];
 	unsigned slot = PS_OWNER_NONE + 1;
 
-	/* Slots fill from the front and host 0 is a host, so the count stands in the unused [0]. */
-	for (; slot <= group->host[0]; slot++)
-		if (group->host[slot] == host)
+	for (; slot < PS_GROUP_MAX && group[slot].is_used; slot++)
+		if (group[slot].host == host)
 			return (int)slot;
 	if (slot >= PS_GROUP_MAX)
 		return -ENOSPC;
-	group->host[slot] = (__u16)host;
-	group->host[0] = (__u16)slot;
+	set_peer(table, (size_t)table->group * PS_GROUP_SIZE + slot, &table->hosts[host],
+		 host == table->self.host);
+	group[slot].host = (__u16)host;
 	return (int)slot;
 }
 
-static int set_owner(struct ps_table *table, const struct ps_address *address, unsigned slice,
-		     unsigned host)
-{
-	int slot;
-
-	if (!address)
-		return -ENOENT;
-	if (host >= PS_HOSTS_MAX)
-		return -EINVAL;
-	if (slice >= ps_slice_count(ps_address_shift(address)) ||
-	    slice < ps_slice_first(ps_address_shift(address)))
-		return -ERANGE;
-	slot = slot_of(&table->groups[address->group], host);
-	if (slot < 0)
-		return slot;
-	table->owners[address->row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES] =
-		(__u8)slot;
-	return 0;
-}
-
-int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host)
+int ps_table_set_owner(struct ps_table *table, const struct ps_ip *ip, unsigned slice,
+		       unsigned host)
 {
 	struct ps_address address;
+	int slot;
 
-	return set_owner(table, ps_table_find(table, ip4_be, &address) ? &address : NULL, slice,
-			 host);
-}
-
-int ps_table_set_owner6(struct ps_table *table, const __be32 *ip6, unsigned slice, unsigned host)
-{
-	return set_owner(table, ps_table_find6(table, ip6), slice, host);
-}
-
-int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol)
-{
-	int r = grow(&table->services, &table->n_services, 1, sizeof(*table->services));
-
-	if (r < 0)
-		return r;
-	table->services[table->n_services - 1] =
-		(struct ps_service_key){ip4_be, ps_be16(port), protocol, 0};
+	if (!ps_table_find(table, ip, &address))
+		return -ENOENT;
+	if (host >= table->n_hosts || is_none(&table->hosts[host]))
+		return -EINVAL;
+	if (slice >= ps_slice_count(ps_address_shift(&address)) ||
+	    slice < ps_slice_first(ps_address_shift(&address)))
+		return -ERANGE;
+	if (address.site != table->self.site)
+		return 0;
+	slot = slot_of(table, host);
+	if (slot < 0)
+		return slot;
+	table->owners[address.row + slice / PS_ROW_SLICES].slot[slice % PS_ROW_SLICES] = (__u8)slot;
 	return 0;
 }
 
-int ps_table_add_service6(struct ps_table *table, const __be32 *ip6, uint16_t port,
-			  uint8_t protocol)
+int ps_table_add_service(struct ps_table *table, const struct ps_ip *ip, uint16_t port,
+			 uint8_t protocol)
 {
-	int r = grow(&table->services6, &table->n_services6, 1, sizeof(*table->services6));
-	struct ps_service6_key *key;
+	int r = grow(&table->services, &table->n_services, 1, sizeof(*table->services));
+	struct ps_service_key *key;
 
 	if (r < 0)
 		return r;
-	key = &table->services6[table->n_services6 - 1];
-	memcpy(key->address, ip6, sizeof(key->address));
+	key = &table->services[table->n_services - 1];
+	words_of(ip, key->address);
 	key->port = ps_be16(port);
 	key->protocol = protocol;
 	return 0;

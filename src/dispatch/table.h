@@ -10,10 +10,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/ip.h"
 #include "dispatch/abi.h"
 
 struct ps_table_self {
-	uint32_t underlay_be, edge_be; /* edge 0: single site */
+	struct ps_ip underlay, edge; /* edge: all zero at a single site */
 	unsigned site, host;
 	unsigned mtu; /* of the underlay path, bytes of outer packet */
 };
@@ -29,52 +30,51 @@ struct ps_table {
 	size_t n_address_blocks;
 	struct ps_owners *owners;
 	size_t n_owners;
-	struct ps_group *groups;
-	size_t n_groups;
-	struct ps_peer *hosts;
-	size_t n_hosts;
-	struct ps_peer *edges;
-	size_t n_edges;
+	struct ps_peer *peers; /* of n_groups, PS_GROUP_SIZE each */
+	struct ps_peer6 *peers6;
+	size_t n_peers;
 	struct ps_service_key *services;
 	size_t n_services;
-	struct ps_service6_key *services6;
-	size_t n_services6;
-	struct ps_table_self self;         /* as given to ps_table_new() */
-	__u16 group_of_site[PS_SITES_MAX]; /* element of groups, 0: none yet */
+	struct ps_ip *hosts; /* underlay addresses by number; all zero: no such host */
+	size_t n_hosts;
+	struct ps_table_self self; /* as given to ps_table_new() */
+	__u16 group;               /* of the own site's hosts, 0: none yet */
 };
 
 struct ps_table_address {
-	uint32_t ip4_be;
+	struct ps_ip ip;
 	unsigned site;
-	unsigned shift;    /* PS_SHIFT_WHOLE for a whole address */
-	bool drop;         /* pool policy for unowned ports */
-	bool silent;       /* and for pings */
-	const __be32 *ip6; /* four words: an IPv6 address instead of ip4_be */
+	unsigned shift; /* PS_SHIFT_WHOLE for a whole address */
+	bool drop;      /* pool policy for unowned ports */
+	bool silent;    /* and for pings */
 };
 
 /* -EINVAL: host or site beyond PS_HOSTS_MAX or PS_SITES_MAX; so say the others too. */
 int ps_table_new(const struct ps_table_self *self, struct ps_table **ret);
 void ps_table_free(struct ps_table **table);
-/* Site `site` is reached at edge_be.  Index order need not be followed. */
-int ps_table_set_site(struct ps_table *table, unsigned site, uint32_t edge_be);
-int ps_table_set_host(struct ps_table *table, unsigned host, uint32_t underlay_be);
+/* Site `site` is reached at `edge`.  Index order need not be followed. */
+int ps_table_set_site(struct ps_table *table, unsigned site, const struct ps_ip *edge);
+/* Before the host owns anything. */
+int ps_table_set_host(struct ps_table *table, unsigned host, const struct ps_ip *underlay);
 /* Makes the address shared, all its slices nobody's.  -EEXIST: it already is. */
 int ps_table_add_address(struct ps_table *table, const struct ps_table_address *address);
-/* -ENOENT: not shared; -ERANGE: no such slice, or one below port 1,024; -ENOSPC: more than 254
- * hosts own slices of addresses at one site.  The hosts of a site form a group. */
-int ps_table_set_owner(struct ps_table *table, uint32_t ip4_be, unsigned slice, unsigned host);
-int ps_table_add_service(struct ps_table *table, uint32_t ip4_be, uint16_t port, uint8_t protocol);
+/* -ENOENT: not shared; -ERANGE: no such slice, or one below port 1,024; -EINVAL: no such host;
+ * -ENOSPC: more than 254 hosts own slices of addresses at the own site, whose hosts form a group.
+ * Owners of addresses at other sites are not kept: their sites know. */
+int ps_table_set_owner(struct ps_table *table, const struct ps_ip *ip, unsigned slice,
+		       unsigned host);
+int ps_table_add_service(struct ps_table *table, const struct ps_ip *ip, uint16_t port,
+			 uint8_t protocol);
+/* The next hop to a host or edge, where no kernel says it. */
+void ps_table_set_hop(struct ps_table *table, unsigned host, const struct ps_hop *hop);
+void ps_table_set_edge_hop(struct ps_table *table, unsigned site, const struct ps_hop *hop);
 
-/* As the two above, for an IPv6 address of four words. */
-int ps_table_set_owner6(struct ps_table *table, const __be32 *ip6, unsigned slice, unsigned host);
-int ps_table_add_service6(struct ps_table *table, const __be32 *ip6, uint16_t port,
-			  uint8_t protocol);
+/* Longest packet that fits an outer one of mtu bytes; 0: none, or the peer is this host. */
+__u16 ps_peer_room(unsigned kind, unsigned mtu);
 
 /* True when the address is shared. */
-bool ps_table_find(const struct ps_table *table, uint32_t ip4_be, struct ps_address *ret);
-/* The element for the address, or NULL: not shared. */
-const struct ps_address *ps_table_find6(const struct ps_table *table, const __be32 *ip6);
+bool ps_table_find(const struct ps_table *table, const struct ps_ip *ip, struct ps_address *ret);
 /* True for the underlay of a host: encapsulated packets are believed from these only. */
-bool ps_table_is_source(const struct ps_table *table, uint32_t ip4_be);
+bool ps_table_is_source(const struct ps_table *table, const struct ps_ip *ip);
 
 #endif

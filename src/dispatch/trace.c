@@ -26,6 +26,7 @@ struct ps_frame {
 	struct ps_budget budget[PS_BUDGET_MAX];
 	unsigned ifindex; /* left by */
 	struct ps_mtu_hint hint;
+	struct ps_split_note note;
 };
 
 static void *ps_frame_data(struct ps_frame *frame)
@@ -57,6 +58,15 @@ static int ps_frame_cut(struct ps_frame *frame, __u32 len)
 	return 0;
 }
 
+static int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *note)
+{
+	if (frame->data - frame->block - PS_ALIGN < (ptrdiff_t)sizeof(*note))
+		return -1;
+	frame->note = *note;
+	frame->ifindex = note->ifindex;
+	return 0;
+}
+
 static int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
 	frame->ifindex = ifindex;
@@ -82,10 +92,10 @@ static __s32 ps_look_fragment(struct ps_frame *frame, const struct ps_fragment_k
 {
 	const struct ps_fragment_note *note = find_note(frame->options->memory, key);
 
-	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->host : -1;
+	return note && ps_fragment_is_fresh(note, now_ns) ? (__s32)note->peer : -1;
 }
 
-static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 host,
+static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_key *key, __u32 peer,
 			     __u64 now_ns)
 {
 	struct ps_trace_memory *memory = frame->options->memory;
@@ -98,7 +108,7 @@ static void ps_note_fragment(struct ps_frame *frame, const struct ps_fragment_ke
 		memory->keys[memory->next] = *key;
 		memory->next = (memory->next + 1) % PS_TRACE_NOTES;
 	}
-	*note = (struct ps_fragment_note){now_ns, host, 0};
+	*note = (struct ps_fragment_note){now_ns, peer, 0};
 }
 
 static void ps_frame_hint(struct ps_frame *frame, const struct ps_mtu_hint *hint)
@@ -113,37 +123,47 @@ static const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame)
 
 static int ps_look_address(struct ps_frame *frame, __be32 ip4_be, struct ps_address *ret)
 {
-	return ps_table_find(frame->table, ip4_be, ret);
+	struct ps_ip ip = ps_ip_from_v4(ip4_be);
+
+	return ps_table_find(frame->table, &ip, ret);
 }
 
-static const struct ps_address *ps_look_address6(struct ps_frame *frame, const __be32 *ip6)
+static int ps_look_address6(struct ps_frame *frame, const __be32 *ip6, struct ps_address *ret)
 {
-	return ps_table_find6(frame->table, ip6);
+	struct ps_ip ip;
+
+	memcpy(ip.bytes, ip6, sizeof(ip.bytes));
+	return ps_table_find(frame->table, &ip, ret);
 }
 
-static const struct ps_owners *ps_look_owners(struct ps_frame *frame, __u32 row)
+static __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *address, __u32 slice)
 {
-	return row < frame->table->n_owners ? &frame->table->owners[row] : NULL;
+	size_t row = address->row + (size_t)slice / PS_ROW_SLICES;
+
+	return row < frame->table->n_owners ? frame->table->owners[row].slot[slice % PS_ROW_SLICES]
+					    : PS_OWNER_NONE;
 }
 
-static const struct ps_group *ps_look_group(struct ps_frame *frame, __u32 group)
+static const struct ps_peer *ps_look_peer(struct ps_frame *frame, __u32 i)
 {
-	return group < frame->table->n_groups ? &frame->table->groups[group] : NULL;
+	static const struct ps_peer none;
+
+	return i < frame->table->n_peers ? &frame->table->peers[i] : &none;
 }
 
-static const struct ps_peer *ps_look_host(struct ps_frame *frame, __u32 host)
+static const struct ps_peer6 *ps_look_peer6(struct ps_frame *frame, __u32 i)
 {
-	return host < frame->table->n_hosts ? &frame->table->hosts[host] : NULL;
+	static const struct ps_peer6 none;
+
+	return i < frame->table->n_peers ? &frame->table->peers6[i] : &none;
 }
 
-static const struct ps_peer *ps_look_edge(struct ps_frame *frame, __u32 site)
+static int ps_look_source(struct ps_frame *frame, const struct ps_source_key *key)
 {
-	return site < frame->table->n_edges ? &frame->table->edges[site] : NULL;
-}
+	struct ps_ip ip;
 
-static int ps_look_source(struct ps_frame *frame, __be32 ip4_be)
-{
-	return ps_table_is_source(frame->table, ip4_be);
+	memcpy(ip.bytes, key->address, sizeof(ip.bytes));
+	return ps_table_is_source(frame->table, &ip);
 }
 
 static int ps_look_service(struct ps_frame *frame, const struct ps_service_key *key)
@@ -156,32 +176,16 @@ static int ps_look_service(struct ps_frame *frame, const struct ps_service_key *
 	return 0;
 }
 
-static int ps_look_claim(struct ps_frame *frame, const struct ps_flow *flow)
+/* In IPv6 only sockets are asked. */
+static int ps_look_claim(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	(void)flow;
+	return frame->options->expected && !v->is_v6;
+}
+
+static int ps_look_socket(struct ps_frame *frame, const struct ps_verdict *v)
+{
+	(void)v;
 	return frame->options->expected;
-}
-
-static int ps_look_socket(struct ps_frame *frame, const struct ps_flow *flow)
-{
-	return ps_look_claim(frame, flow);
-}
-
-static __u32 ps_look_expected6(struct ps_frame *frame, const __be32 *ours, const __be32 *peer,
-			       const struct ps_flow *flow)
-{
-	const struct ps_table *table = frame->table;
-
-	(void)peer;
-	for (size_t i = 0; i < table->n_services6; i++)
-		if (!(flow->is_icmp && flow->protocol == PS_PROTO_TCP) &&
-		    ps_is_same6(table->services6[i].address, ours) &&
-		    table->services6[i].port == flow->our_port &&
-		    table->services6[i].protocol == flow->protocol)
-			return PS_REASON_DELIVER_SERVICE;
-	/* Only sockets are asked, and pings have none. */
-	return frame->options->expected && flow->protocol != PS_PROTO_ICMP6 ? PS_REASON_DELIVER
-									    : PS_UNDECIDED;
 }
 
 static __u64 ps_look_clock(struct ps_frame *frame)
@@ -209,14 +213,45 @@ static enum ps_trace_action action_of(int xdp_action)
 	}
 }
 
+static struct ps_outcome by_stages(struct ps_frame *frame)
+{
+	struct ps_verdict v;
+	int action;
+
+	ps_decide(frame, &v);
+	action = ps_carry_out(frame, &v);
+	return (struct ps_outcome){v.reason, v.site, v.host, action};
+}
+
+/* What the tc program makes of a frame with a note (split.bpf.h). */
+static int split_frame(struct ps_frame *work, struct ps_trace_result *result)
+{
+	size_t head_len = work->note.head_len, first_len = work->note.first_len;
+	size_t rest_len = work->note.rest_len;
+	ps_auto_mem unsigned char *block = malloc(PS_ALIGN + head_len + rest_len);
+
+	if (!block)
+		return -ENOMEM;
+	memcpy(block + PS_ALIGN, work->data, head_len);
+	memcpy(block + PS_ALIGN + head_len, work->data + head_len + first_len, rest_len);
+	ps_split_write(work->data, 0, (__u32)first_len, 1);
+	ps_split_write(block + PS_ALIGN, (__u32)first_len, (__u32)rest_len, 0);
+	result->action = PS_TRACE_SPLIT;
+	result->len = head_len + first_len;
+	result->second = block + PS_ALIGN;
+	result->second_len = head_len + rest_len;
+	result->second_block = ps_move(block);
+	return 0;
+}
+
 int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 		    const struct ps_trace_options *options, struct ps_trace_result *ret)
 {
 	size_t before = PS_ALIGN + (options->headroom & ~3u);
 	ps_auto_mem unsigned char *block = NULL;
 	struct ps_frame work = {.table = table, .options = options, .ifindex = options->ifindex};
-	struct ps_verdict verdict;
-	enum ps_trace_action action;
+	struct ps_outcome outcome = {.reason = PS_UNDECIDED};
+	struct ps_trace_result result;
 
 	if (len > PS_TRACE_FRAME_MAX)
 		return -EMSGSIZE;
@@ -229,24 +264,30 @@ int ps_trace_packet(const struct ps_table *table, const void *frame, size_t len,
 	work.block = block;
 	work.data = block + before;
 	work.end = work.data + len;
-	ps_decide(&work, &verdict);
-	action = action_of(ps_carry_out(&work, &verdict));
-	*ret = (struct ps_trace_result){
-		.reason = verdict.reason,
-		.action = action,
+	if (!options->no_express)
+		outcome = ps_express(&work);
+	if (outcome.reason == PS_UNDECIDED)
+		outcome = by_stages(&work);
+	result = (struct ps_trace_result){
+		.reason = outcome.reason,
+		.action = action_of(outcome.action),
 		.ifindex = work.ifindex,
-		.site = verdict.site,
-		.host = verdict.host,
+		.site = outcome.site,
+		.host = outcome.host,
 		.hint = work.hint,
 		.frame = work.data,
 		.len = (size_t)(work.end - work.data),
-		.block = ps_move(block),
 	};
+	if (work.note.magic && split_frame(&work, &result) < 0)
+		return -ENOMEM;
+	result.block = ps_move(block);
+	*ret = result;
 	return 0;
 }
 
 void ps_trace_result_clear(struct ps_trace_result *result)
 {
 	free(result->block);
+	free(result->second_block);
 	*result = (struct ps_trace_result){0};
 }

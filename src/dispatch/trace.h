@@ -33,20 +33,29 @@ struct ps_trace_options {
 	uint64_t now_ns;                /* against table->config.fresh_until_ns */
 	unsigned headroom;              /* before the frame, bytes, a multiple of 4 */
 	struct ps_trace_memory *memory; /* of fragments; NULL: none came before */
+	bool no_express;                /* take every stage (express.h), which must give the same */
 };
 
-enum ps_trace_action { PS_TRACE_PASS, PS_TRACE_TX, PS_TRACE_REDIRECT, PS_TRACE_DROP };
+enum ps_trace_action {
+	PS_TRACE_PASS,
+	PS_TRACE_TX,
+	PS_TRACE_REDIRECT,
+	PS_TRACE_DROP,
+	PS_TRACE_SPLIT
+};
 
 /* The frame as it leaves (PS_TRACE_PASS: as the local stack gets it). */
 struct ps_trace_result {
 	enum ps_dispatch_reason reason;
 	enum ps_trace_action action;
-	unsigned ifindex;        /* to leave by, when action is TX or REDIRECT */
+	unsigned ifindex;        /* to leave by, when action is TX, REDIRECT or SPLIT */
 	int site, host;          /* of the owner as far as it was asked for, -1: not */
 	struct ps_mtu_hint hint; /* given to user space; mtu 0: none */
 	const unsigned char *frame;
 	size_t len;
-	void *block; /* owned, holds the frame */
+	const unsigned char *second; /* PS_TRACE_SPLIT: the other frame that leaves */
+	size_t second_len;
+	void *block, *second_block; /* owned, hold the frames */
 };
 
 /* frame is an Ethernet frame; only read.  Release the result with ps_trace_result_clear().

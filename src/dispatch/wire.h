@@ -19,7 +19,7 @@
 /* linux/stddef.h gives __always_inline a weaker meaning; the verifier wants one function. */
 #define PS_INLINE static inline __attribute__((always_inline))
 
-/* Off the hot path: a function of its own keeps the hot one small. */
+/* Off the hot path: a function of its own keeps the callers' stacks small. */
 #define PS_COLD static __attribute__((noinline, unused))
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -30,17 +30,20 @@
 #define ps_be32(x) ((__u32)(x))
 #endif
 
+/* Has the value made here, and not later from all that it is made of, which would then have to be kept
+ * on the stack. */
+#define ps_make_now(value) __asm__ volatile("" : "+r"(value))
+
 /* Keeps the compiler from turning `p + 4 > end` into `p >= end - 3`, which the verifier refuses. */
 #define ps_hide(pointer) __asm__ volatile("" : "+r"(pointer))
 
 enum {
-	PS_UNDECIDED = PS_REASON_MAX, /* a stage found nothing against the packet */
+	PS_UNDECIDED = PS_REASON_MAX, /* a stage found nothing against the packet; look.h goes on */
 	PS_FRAGMENT_MASK = 0x3fff,    /* more fragments, or an offset */
 	PS_DONT_FRAGMENT = 0x4000,
 	PS_TTL = 64,
-	PS_PORT_UNPRIVILEGED = 1024, /* ports below are never leased (facts.md SU-3) */
-	PS_FLOW_PORT_FIRST = 0xc000, /* outer source ports: 49,152 to 65,535 (RFC 6335 §6) */
-	PS_OUTER_LEN = ETH_HLEN + PS_OVERHEAD_V4,
+	PS_PORT_UNPRIVILEGED = 1024,   /* ports below are never leased (facts.md SU-3) */
+	PS_FLOW_PORT_FIRST = 0xc000,   /* outer source ports: 49,152 to 65,535 (RFC 6335 §6) */
 	PS_RST_LEN = 40,               /* IPv4 and TCP header */
 	PS_ECHO_LEN = 28,              /* IPv4 and ICMP header */
 	PS_UNREACHABLE_LEN = 28,       /* IPv4 and ICMP header, before the quote */
@@ -91,6 +94,19 @@ struct ps_flow {
 	__u8 is_icmp;  /* the packet itself, never to be rejected: PS_IS_ECHO or PS_IS_ERROR */
 };
 
+/* The two ends of a conversation, ours being the shared address.  Four words each, IPv4 as
+ * ::ffff:a.b.c.d. */
+struct ps_ends {
+	__be32 ours[4], peer[4];
+};
+
+PS_INLINE void ps_map_v4(__be32 *ret, __be32 ip4)
+{
+	ret[0] = ret[1] = 0;
+	ret[2] = ps_be32(0xffff);
+	ret[3] = ip4;
+}
+
 /* A bijection in which every bit of the input moves about half of the output (murmur3's end). */
 PS_INLINE __u32 ps_mix(__u32 v)
 {
@@ -99,35 +115,38 @@ PS_INLINE __u32 ps_mix(__u32 v)
 	return v ^ v >> 16;
 }
 
-/* Offset of the IP header of this Ethernet type behind Ethernet and up to two VLAN tags; 0: none.  The header itself
- * may lie beyond end. */
-PS_INLINE __u32 ps_find_type(const void *frame, const void *end, __u16 wanted)
+/* The kernel's struct is packed, which would read the type byte by byte. */
+PS_INLINE __be16 ps_ether_type(const struct ethhdr *eth)
+{
+	return *(const __be16 *)(const void *)((const __u8 *)eth + 2 * ETH_ALEN);
+}
+
+/* Offset of the IP header behind Ethernet and up to two VLAN tags, and which of the two it should be;
+ * 0: neither.  The header itself may lie beyond end. */
+PS_INLINE __u32 ps_find_ip(const void *frame, const void *end, __u8 *ret_is_v6)
 {
 	const struct ethhdr *eth = frame;
 	const struct ps_vlan *vlan = (const void *)(eth + 1);
+	__u32 len = ETH_HLEN;
 	__be16 type;
 
 	if ((const void *)(eth + 1) > end)
 		return 0;
-	type = eth->h_proto;
-	if (type == ps_be16(wanted))
-		return ETH_HLEN;
-	if (type != ps_be16(ETH_P_8021Q) && type != ps_be16(ETH_P_8021AD))
-		return 0;
-	if ((const void *)(vlan + 1) > end)
-		return 0;
-	type = vlan->type;
-	if (type == ps_be16(wanted))
-		return ETH_HLEN + sizeof(*vlan);
-	if (type != ps_be16(ETH_P_8021Q) || (const void *)(vlan + 2) > end)
-		return 0;
-	return vlan[1].type == ps_be16(wanted) ? ETH_HLEN + 2 * sizeof(*vlan) : 0;
-}
-
-/* The IPv4 header. */
-PS_INLINE __u32 ps_find_ip(const void *frame, const void *end)
-{
-	return ps_find_type(frame, end, ETH_P_IP);
+	type = ps_ether_type(eth);
+	if (type == ps_be16(ETH_P_8021Q) || type == ps_be16(ETH_P_8021AD)) {
+		if ((const void *)(vlan + 1) > end)
+			return 0;
+		type = vlan->type;
+		len += sizeof(*vlan);
+		if (type == ps_be16(ETH_P_8021Q)) {
+			if ((const void *)(vlan + 2) > end)
+				return 0;
+			type = vlan[1].type;
+			len += sizeof(*vlan);
+		}
+	}
+	*ret_is_v6 = type == ps_be16(ETH_P_IPV6);
+	return type == ps_be16(ETH_P_IP) || *ret_is_v6 ? len : 0;
 }
 
 /* By its destination MAC; broadcast is one of them. */
@@ -210,13 +229,13 @@ PS_INLINE void ps_store32(void *at, __u32 value)
 }
 
 /* ETH_HLEN bytes at. */
-PS_INLINE void ps_write_ether(__u8 *at, const struct ps_hop *hop)
+PS_INLINE void ps_write_ether(__u8 *at, const struct ps_hop *hop, __u16 type)
 {
 	const ps_word *from = (const void *)hop;
 
 	ps_store64(at, from[0]);
 	ps_store32(at + 8, (__u32)from[1]);
-	*(__be16 *)(void *)(at + 2 * ETH_ALEN) = ps_be16(ETH_P_IP);
+	*(__be16 *)(void *)(at + 2 * ETH_ALEN) = ps_be16(type);
 }
 
 #endif

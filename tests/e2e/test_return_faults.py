@@ -121,7 +121,7 @@ def traffic(lab):
 
 
 def encapsulated(capture) -> list:
-    return [(when, *wire.macs(frame)) for when, frame in wire.frames(capture.path)]
+    return [(when, *wire.macs(frame)) for when, frame in wire.timed(capture.path)]
 
 
 def test_a_neighbour_that_changes_its_mac_is_followed_and_no_frame_has_half_of_it(lab, traffic):

@@ -192,7 +192,7 @@ def copies(captures: list) -> Counter:
     """(identification, offset) of an inner packet -> how often a host put it on a wire, encapsulated."""
     seen = Counter()
     for capture in captures:
-        for _, frame in wire.frames(capture.stop()):
+        for _, frame in wire.timed(capture.stop()):
             seen[struct.unpack_from("!HH", frame, 14 + 28 + 4)] += 1
         assert capture.dropped == 0
     return seen

@@ -326,7 +326,7 @@ def test_a_too_big_is_believed_only_about_a_connection_and_the_next_segment_fits
 def lengths(capture, port: int) -> list:
     """Bytes of data in each segment from our port."""
     found = []
-    for _, frame in wire.frames(capture.path):
+    for _, frame in wire.timed(capture.path):
         if len(frame) >= 54 and int.from_bytes(frame[34:36], "big") == port:
             found.append(int.from_bytes(frame[16:18], "big") - 20 - (frame[46] >> 4) * 4)
     return found

@@ -118,8 +118,6 @@ def test_every_large_answer_arrives_whole_though_its_fragments_come_by_other_hos
             "IpReasmReqds": 3 * QUESTIONS * 2, "IpReasmOKs": QUESTIONS * 2, "IpReasmFails": 0}
 
 
-@pytest.mark.xfail(strict=True, reason="a fragment of full size fits no underlay of 1,500 bytes until the dispatcher "
-                   "splits what is too big and lacks DF: remove this mark then")
 def test_every_large_answer_arrives_whole_over_an_underlay_as_wide_as_the_internet(lab):
     backbone.set_backbone(lab, INTERNET)
     backbone.apply(lab, lab.plan_text(host={"mtu": INTERNET}))

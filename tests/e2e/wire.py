@@ -66,7 +66,7 @@ def _ipv4(data: bytes, at: int, outer: Outer | None = None) -> Packet:
     return Packet(source, sport, destination, dport, protocol, flags, seq, ack, outer)
 
 
-def frames(path: Path):
+def timed(path: Path):
     """(seconds since 1970, frame as far as it was captured) for each whole record of a pcap, that may still grow."""
     data, at = path.read_bytes(), 24
     while at + RECORD.size <= len(data):
@@ -81,9 +81,14 @@ def macs(frame: bytes) -> tuple:
     return frame[:6].hex(":"), frame[6:12].hex(":")
 
 
+def frames(path: Path):
+    """Every Ethernet frame of a pcap, as far as it was kept, in order."""
+    return (frame for _, frame in timed(path))
+
+
 def read(path: Path) -> list:
     """Every IPv4 packet of a pcap of Ethernet frames, in order."""
-    return [_ipv4(frame, 14) for _, frame in frames(path) if frame[12:14] == b"\x08\x00"]
+    return [_ipv4(frame, 14) for frame in frames(path) if frame[12:14] == b"\x08\x00"]
 
 
 def resets(packets: list) -> tuple:

@@ -4,6 +4,7 @@
 #define PS_TESTS_CHECK_H
 
 #include "cm.h"
+#include "dispatch/steer-split.h"
 #include "rows.h"
 
 /* An Ethernet header by this hop, then a plain IPv4 header with a right checksum. */
@@ -30,18 +31,84 @@ static inline void check_hop(const unsigned char *out, unsigned ifindex)
 	assert_memory_equal(out + 6, hop.src_mac, 6);
 }
 
+/* An outer header of IPv6: our flow in its label too, UDP checksum 0. */
+static inline void check_outer6(const struct row *row, const unsigned char *ip, size_t inner_len)
+{
+	unsigned char src[16], dst[16];
+
+	put_ip6(src, UNDERLAY6, SELF & 0xffff);
+	put_ip6(dst, UNDERLAY6, row->dst & 0xffff);
+	assert_int_equal(get16(ip - 2), 0x86dd);
+	assert_int_equal(get32(ip), 0x60000000u | get16(ip + 40));
+	assert_int_equal(get16(ip + 4), 8 + inner_len);
+	assert_int_equal(ip[6], UDP);
+	assert_int_equal(ip[7], 64);
+	assert_memory_equal(ip + 8, src, 16);
+	assert_memory_equal(ip + 24, dst, 16);
+}
+
+static inline unsigned overhead(const struct row *row)
+{
+	return row->world == OVER6 ? 48 : 28;
+}
+
+/* The headers before a packet of inner_len bytes that goes where the row says. */
+static inline void check_outer(const struct row *row, const unsigned char *out, size_t inner_len)
+{
+	const unsigned char *udp = out + 14 + overhead(row) - 8;
+
+	if (row->world == OVER6) {
+		check_outer6(row, out + 14, inner_len);
+	} else {
+		check_head(out, 14, UDP, SELF, row->dst);
+		assert_int_equal(get16(out + 16), 28 + inner_len);
+	}
+	assert_true(get16(udp) >= 49152);
+	assert_int_equal(get16(udp + 2), row->port);
+	assert_int_equal(get16(udp + 4), 8 + inner_len);
+	assert_int_equal(get16(udp + 6), 0);
+}
+
+/* One of two frames: the outer headers, the packet's own header but for what makes a fragment of it,
+ * and its payload from `skip` on. */
+static inline void check_piece(const struct row *row, const unsigned char *in, struct layout at,
+			       const unsigned char *out, size_t len, size_t skip, size_t payload)
+{
+	const unsigned char *whole = in + at.ip, *ip = out + 14 + overhead(row);
+	unsigned more = skip ? get16(whole + 6) & 0x2000 : 0x2000;
+
+	assert_int_equal(len, 14 + overhead(row) + 20 + payload);
+	check_outer(row, out, 20 + payload);
+	assert_memory_equal(ip, whole, 2);
+	assert_int_equal(get16(ip + 2), 20 + payload);
+	assert_int_equal(get16(ip + 4), row->packet.id);
+	assert_int_equal(get16(ip + 6), more | ((get16(whole + 6) & 0x1fff) + skip / 8));
+	assert_memory_equal(ip + 8, whole + 8, 2);
+	assert_int_equal(checksum(ip, 20, 0), 0);
+	assert_memory_equal(ip + 12, whole + 12, 8);
+	assert_memory_equal(ip + 20, whole + 20 + skip, payload);
+}
+
+static inline void check_pieces(const struct row *row, const unsigned char *in, struct layout at,
+				const struct ps_trace_result *out)
+{
+	assert_int_equal(row->pieces[0] + row->pieces[1], at.ip_len - 20);
+	assert_true(out->len <= 1514 && out->second_len <= 1514);
+	check_piece(row, in, at, out->frame, out->len, 0, row->pieces[0]);
+	check_piece(row, in, at, out->second, out->second_len, row->pieces[0], row->pieces[1]);
+	assert_int_equal(get16(out->frame + 14 + overhead(row) - 8),
+			 get16(out->second + 14 + overhead(row) - 8));
+	assert_memory_equal(out->frame, out->second, 14);
+	check_hop(out->frame, out->ifindex);
+}
+
 static inline void check_encapsulated(const struct row *row, const unsigned char *in,
 				      struct layout at, const unsigned char *out, size_t len)
 {
-	assert_int_equal(len, 14 + 28 + at.ip_len + row->packet.padding);
+	assert_int_equal(len, 14 + overhead(row) + at.ip_len + row->packet.padding);
 	check_hop(out, row->action == PS_TRACE_TX ? HERE : ELSEWHERE);
-	check_head(out, 14, UDP, SELF, row->dst);
-	assert_int_equal(get16(out + 16), 28 + at.ip_len);
-	assert_true(get16(out + 34) >= 49152);
-	assert_int_equal(get16(out + 36), row->port);
-	assert_int_equal(get16(out + 38), 8 + at.ip_len);
-	assert_int_equal(get16(out + 40), 0);
-	assert_memory_equal(out + 42, in + at.ip, at.ip_len);
+	check_outer(row, out, at.ip_len);
+	assert_memory_equal(out + 14 + overhead(row), in + at.ip, at.ip_len);
 }
 
 /* Where the answer's IP header is; checks what is before. */
@@ -172,7 +239,7 @@ static inline void check_answer6(const struct row *row, const unsigned char *in,
 	else if (row->reason == PS_REASON_ECHO_REPLY)
 		check_echo6(row, in, at, out, len);
 	else if (row->reason == PS_REASON_TOO_BIG)
-		check_error6(row, in, at, out, len, 2 << 8, 1500 - 28);
+		check_error6(row, in, at, out, len, 2 << 8, 1500 - overhead(row));
 	else
 		check_error6(row, in, at, out, len, 1 << 8 | 4, 0);
 }
@@ -197,6 +264,24 @@ static inline void check_delivered(const struct row *row, const unsigned char *i
 	assert_memory_equal(out + 14, in + at.ip, at.ip_len);
 }
 
+/* What the XDP program leaves for the one at tc: the note, and the whole packet encapsulated. */
+static inline void check_noted(const struct row *row, const unsigned char *in, struct layout at,
+			       const unsigned char *out, size_t len)
+{
+	struct ps_split_note note;
+
+	assert_int_equal(len, sizeof(note) + 14 + overhead(row) + at.ip_len);
+	memcpy(&note, out, sizeof(note));
+	out += sizeof(note);
+	assert_int_equal(note.magic, PS_SPLIT_MAGIC);
+	assert_int_equal(note.head_len, 14 + overhead(row) + 20);
+	assert_int_equal(note.first_len, row->pieces[0]);
+	assert_int_equal(note.rest_len, row->pieces[1]);
+	check_hop(out, note.ifindex);
+	check_outer(row, out, at.ip_len);
+	assert_memory_equal(out + 14 + overhead(row), in + at.ip, at.ip_len);
+}
+
 /* Judges a frame that left, by the reason. */
 static inline void check_output(const struct row *row, const unsigned char *in, struct layout at,
 				const unsigned char *out, size_t len)
@@ -218,7 +303,7 @@ static inline void check_output(const struct row *row, const unsigned char *in, 
 		check_error(row, in, at, out, len, 3, 0);
 		break;
 	case PS_REASON_TOO_BIG:
-		check_error(row, in, at, out, len, 4, 1500 - 28);
+		check_error(row, in, at, out, len, 4, 1500 - overhead(row));
 		break;
 	case PS_REASON_ECHO_REPLY:
 		check_echo(row, in, at, out, len);
@@ -232,6 +317,16 @@ static inline void check_output(const struct row *row, const unsigned char *in, 
 		assert_memory_equal(out, in, len);
 		break;
 	}
+}
+
+/* Judges all that left, by the trace. */
+static inline void check_result(const struct row *row, const unsigned char *in, struct layout at,
+				const struct ps_trace_result *out)
+{
+	if (row->reason == PS_REASON_SPLIT)
+		check_pieces(row, in, at, out);
+	else
+		check_output(row, in, at, out->frame, out->len);
 }
 
 #endif

@@ -26,6 +26,8 @@ struct outer {
 	unsigned options;  /* bytes, a multiple of 4 */
 	unsigned frag;     /* flags and offset */
 	unsigned protocol; /* preset: UDP */
+	bool v6;           /* IPv6, from and to 2001:db8:a:: and the last 16 bits of src and dst */
+	unsigned next;     /* IPv6 next header; preset: UDP */
 };
 
 struct packet {
@@ -60,10 +62,12 @@ struct packet {
 	bool v6;
 	unsigned dst6;        /* preset: 1 */
 	unsigned src6;        /* from 2001:db8::src6 instead */
+	bool to_underlay;     /* to 2001:db8:a:: and dst6, about a packet from there to NEIGHBOUR */
 	unsigned src6_first;  /* first 16 bits of the source */
 	bool src6_none;       /* from :: */
 	unsigned n_ext;       /* extension headers of 8 bytes each */
 	unsigned char ext[5]; /* their types */
+	unsigned frag6;       /* of fragment headers: offset << 3, more: 1; identification is id */
 };
 
 /* Where the parts of a made frame are. */
@@ -226,21 +230,6 @@ static inline size_t put_inner(unsigned char *at, const struct packet *p)
 	return len;
 }
 
-/* Puts the header before *len bytes that are at `at`; returns the header's length. */
-static inline size_t put_outer(unsigned char *at, const struct outer *o, size_t *len)
-{
-	size_t head = 20 + o->options + 8;
-
-	if (!o->port)
-		return 0;
-	memmove(at + head, at, *len);
-	put_ip(at, o->options, (unsigned)(head + *len), o->frag, or_else(o->protocol, UDP),
-	       or_else(o->src, NEIGHBOUR), or_else(o->dst, SELF));
-	put_udp(at + head - 8, 50000, o->port, (unsigned)(8 + (int)*len + o->udp_len_error));
-	*len += head;
-	return head;
-}
-
 /* 2001:db8:high::low */
 static inline void put_ip6(unsigned char at[16], unsigned high, unsigned low)
 {
@@ -248,6 +237,40 @@ static inline void put_ip6(unsigned char at[16], unsigned high, unsigned low)
 	put32(at, 0x20010db8);
 	put16(at + 4, high);
 	put16(at + 14, low);
+}
+
+enum { UNDERLAY6 = 0xa };
+
+/* Puts the header before *len bytes that are at `at`; returns the header's length. */
+static inline size_t put_outer6(unsigned char *at, const struct outer *o, size_t *len)
+{
+	memmove(at + 48, at, *len);
+	memset(at, 0, 40);
+	at[0] = 0x60;
+	put16(at + 4, (unsigned)(8 + *len));
+	at[6] = (unsigned char)or_else(o->next, UDP);
+	at[7] = 64;
+	put_ip6(at + 8, UNDERLAY6, or_else(o->src, NEIGHBOUR) & 0xffff);
+	put_ip6(at + 24, UNDERLAY6, or_else(o->dst, SELF) & 0xffff);
+	put_udp(at + 40, 50000, o->port, (unsigned)(8 + (int)*len + o->udp_len_error));
+	*len += 48;
+	return 48;
+}
+
+static inline size_t put_outer(unsigned char *at, const struct outer *o, size_t *len)
+{
+	size_t head = 20 + o->options + 8;
+
+	if (!o->port)
+		return 0;
+	if (o->v6)
+		return put_outer6(at, o, len);
+	memmove(at + head, at, *len);
+	put_ip(at, o->options, (unsigned)(head + *len), o->frag, or_else(o->protocol, UDP),
+	       or_else(o->src, NEIGHBOUR), or_else(o->dst, SELF));
+	put_udp(at + head - 8, 50000, o->port, (unsigned)(8 + (int)*len + o->udp_len_error));
+	*len += head;
+	return head;
 }
 
 static inline uint32_t pseudo6(const unsigned char *ip, size_t l4_len, unsigned protocol)
@@ -273,7 +296,7 @@ static inline void put_head6(unsigned char *at, const struct packet *p, unsigned
 		put16(at + 8, p->src6_first);
 	if (p->src6_none)
 		memset(at + 8, 0, 16);
-	put_ip6(at + 24, 0, or_else(p->dst6, 1));
+	put_ip6(at + 24, p->to_underlay ? UNDERLAY6 : 0, or_else(p->dst6, 1));
 }
 
 /* The packet that an ICMPv6 error is about: ours, to the peer. */
@@ -283,8 +306,9 @@ static inline size_t put_embedded6(unsigned char *at, const struct packet *p)
 	at[0] = (unsigned char)(or_else(p->embedded_version, 6) << 4);
 	put16(at + 4, 1400);
 	at[6] = (unsigned char)p->embedded;
-	put_ip6(at + 8, 0, p->embedded_src ? 77 : or_else(p->dst6, 1));
-	put_ip6(at + 24, 0xffff, 0x200);
+	put_ip6(at + 8, p->to_underlay ? UNDERLAY6 : 0, p->embedded_src ? 77 : or_else(p->dst6, 1));
+	put_ip6(at + 24, p->to_underlay ? UNDERLAY6 : 0xffff,
+		p->to_underlay ? NEIGHBOUR & 0xffff : 0x200);
 	if (p->embedded == ICMP6) {
 		at[40] = (unsigned char)or_else(p->embedded_icmp, 128);
 		put16(at + 44, p->dport);
@@ -316,8 +340,15 @@ static inline size_t put_inner6(unsigned char *at, const struct packet *p)
 	size_t check = protocol == TCP ? 16 : protocol == UDP ? 6 : 2;
 
 	memset(at + 40, 0, head - 40);
-	for (size_t i = 0; i < p->n_ext; i++)
-		at[40 + 8 * i] = (unsigned char)(i + 1 < p->n_ext ? p->ext[i + 1] : protocol);
+	for (size_t i = 0; i < p->n_ext; i++) {
+		unsigned char *ext = at + 40 + 8 * i;
+
+		ext[0] = (unsigned char)(i + 1 < p->n_ext ? p->ext[i + 1] : protocol);
+		if (p->ext[i] == 44) {
+			put16(ext + 2, p->frag6);
+			put32(ext + 4, p->id);
+		}
+	}
 	len = head + put_l4_6(at + head, p, protocol);
 	for (unsigned i = 0; i < p->payload; i++)
 		at[len + i] = (unsigned char)(i * 7);
@@ -332,7 +363,7 @@ static inline size_t put_inner6(unsigned char *at, const struct packet *p)
 
 static inline struct layout make_frame(const struct packet *p, unsigned char frame[FRAME_MAX])
 {
-	unsigned type = or_else(p->type, p->v6 && !p->outer.port ? 0x86dd : 0x0800);
+	unsigned type = or_else(p->type, (p->outer.port ? p->outer.v6 : p->v6) ? 0x86dd : 0x0800);
 	struct layout at = {.ip = 14 + 4 * (size_t)p->vlans};
 	size_t len;
 

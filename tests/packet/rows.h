@@ -11,6 +11,7 @@
  *     198.51.100.6   nobody, pool says that pings are dropped
  *     203.0.113.9    slices of 128: 500 -> host 1
  *   2001:db8::1, 2, 3, 5, 6 as 198.51.100.1, 2, 3, 5, 6
+ *   in world OVER6 what is between hosts is IPv6: 2001:db8:a:: and the last 16 bits
  *   services: A:33000/tcp, A:33001/udp      known conversations: A:33100 with PEER
  */
 #ifndef PS_TESTS_ROWS_H
@@ -34,7 +35,7 @@ static const uint32_t A_DROP = IP4(198, 51, 100, 2), A_FAR = IP4(198, 51, 100, 3
 		      STRANGER = IP4(192, 0, 2, 77);
 
 /* What else differs between rows. */
-enum world_kind { USUAL, STALE, NO_BUDGET, NO_GATEWAY, GATEWAY_ELSEWHERE, N_WORLDS };
+enum world_kind { USUAL, STALE, NO_BUDGET, NO_GATEWAY, GATEWAY_ELSEWHERE, OVER6, N_WORLDS };
 
 struct row {
 	const char *sentence;
@@ -48,6 +49,7 @@ struct row {
 	bool after_first;  /* the first fragment of its packet came before */
 	uint32_t seq, ack; /* of a RST */
 	unsigned flags;    /* of a RST */
+	size_t pieces[2];  /* bytes of payload in each */
 };
 
 /* What a row does not say is zero. */
@@ -182,10 +184,13 @@ static const struct row rows[] = {
 	 PS_TRACE_TX,
 	 6080,
 	 NEIGHBOUR},
-	{"a packet one byte too long for the underlay is dropped",
-	 {.dport = FIRST, .payload = 1500 - 28 - 40 + 1},
-	 PS_REASON_DROP_TOO_BIG,
-	 PS_TRACE_DROP},
+	{"a packet one byte too long for the underlay goes in two pieces",
+	 {.dport = FIRST, .payload = 1500 - 28 - 40 + 1, .id = 7},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .pieces = {1448, 5}},
 	{"a packet for a host without next hop is dropped",
 	 {.dport = NO_HOP},
 	 PS_REASON_DROP_NO_HOP,
@@ -918,13 +923,121 @@ static const struct row rows[] = {
 	 {.protocol = ICMP, .icmp = 8, .payload = 8, .frag = 0x2000, .id = 1},
 	 PS_REASON_DROP_ECHO_REQUEST,
 	 PS_TRACE_DROP},
-	{"a fragment too long for the underlay is dropped: it does not forbid fragments",
-	 {.protocol = UDP, .payload = 1464, .frag = 0x2000, .id = 2, .dport = FIRST},
+
+	/* in two pieces */
+	{"a fragment too long for the underlay goes to the host that gathers in two",
+	 {.protocol = UDP, .payload = 1472, .frag = 0x2000, .id = 2, .dport = FIRST},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6079,
+	 NEIGHBOUR,
+	 .pieces = {1448, 32}},
+	{"the host that gathers sends a first fragment on in two",
+	 {.protocol = UDP, .payload = 1472, .frag = 0x2000, .id = 9, .dport = FIRST},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .pieces = {1448, 32}},
+	{"a middle fragment follows in two, by the note that its first left",
+	 {.protocol = UDP, .payload = 1472, .frag = 0x20b9, .id = 9, .dport = FIRST},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .after_first = true,
+	 .pieces = {1448, 32}},
+	{"a last fragment follows in two, tags and padding and all",
+	 {.protocol = UDP,
+	  .payload = 1464,
+	  .frag = 0x0172,
+	  .id = 9,
+	  .dport = FIRST,
+	  .vlans = 2,
+	  .padding = 4},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .after_first = true,
+	 .pieces = {1448, 24}},
+	{"an encapsulated packet too long for its next step goes on in two",
+	 {.protocol = UDP, .payload = 1472, .dport = FIRST, .outer = {6079, .options = 8}},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .pieces = {1448, 32}},
+	{"pieces for another site have two steps left: they must be gathered there",
+	 {.dst = A_FAR, .protocol = UDP, .payload = 1472, .dport = 5000},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6078,
+	 EDGE_FAR,
+	 .pieces = {1448, 32}},
+	{"pieces of a fragment for another site have two steps left too",
+	 {.dst = A_FAR, .protocol = UDP, .payload = 1472, .dport = 5000, .frag = 0x2000},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6078,
+	 EDGE_FAR,
+	 .pieces = {1448, 32}},
+	{"a large answer to our ping goes in two",
+	 {.protocol = ICMP, .icmp = 0, .dport = FIRST, .payload = 1472},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .pieces = {1448, 32}},
+	{"pieces leave by the hop's interface",
+	 {.protocol = UDP, .payload = 1472, .dport = SECOND},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 IP4(192, 0, 2, 3),
+	 .pieces = {1448, 32}},
+	{"two pieces as long as they may be",
+	 {.protocol = UDP, .payload = 2 * 1448 - 8, .dport = FIRST},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .pieces = {1448, 1448}},
+	{"over IPv6 pieces are smaller",
+	 {.protocol = UDP, .payload = 1472, .dport = FIRST},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .world = OVER6,
+	 .pieces = {1432, 48}},
+	{"over IPv6 a last fragment goes to another site in two",
+	 {.dst = A_FAR, .protocol = UDP, .payload = 1467, .dport = 5000, .frag = 0x0172},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6078,
+	 EDGE_FAR,
+	 .world = OVER6,
+	 .pieces = {1432, 43}},
+	{"over IPv6 an encapsulated packet goes on in two",
+	 {.protocol = UDP, .payload = 1472, .dport = FIRST, .outer = {6079, .v6 = true}},
+	 PS_REASON_SPLIT,
+	 PS_TRACE_SPLIT,
+	 6080,
+	 NEIGHBOUR,
+	 .world = OVER6,
+	 .pieces = {1432, 48}},
+	{"what needs three pieces is dropped",
+	 {.protocol = UDP, .payload = 2 * 1448 - 7, .dport = FIRST},
 	 PS_REASON_DROP_TOO_BIG,
 	 PS_TRACE_DROP},
-	{"a fragment too long on its second step is dropped",
-	 {.protocol = UDP, .payload = 1464, .frag = 0x2000, .id = 9, .dport = FIRST},
+	{"a packet too long with options is dropped",
+	 {.protocol = UDP, .payload = 1472, .options = 4, .dport = FIRST},
 	 PS_REASON_DROP_TOO_BIG,
+	 PS_TRACE_DROP},
+	{"a packet too long for a host without next hop is dropped as any other",
+	 {.protocol = UDP, .payload = 1472, .dport = NO_HOP},
+	 PS_REASON_DROP_NO_HOP,
 	 PS_TRACE_DROP},
 	{"a fragment that forbids fragments and does not fit draws ICMP",
 	 {.protocol = UDP, .payload = 1464, .frag = 0x6000, .id = 2, .dport = FIRST},
@@ -977,6 +1090,280 @@ static const struct row rows[] = {
 	 6080,
 	 NEIGHBOUR},
 	{"GRE is dropped", {.protocol = 47}, PS_REASON_DROP_PROTOCOL, PS_TRACE_DROP},
+	/* fragments of IPv6 */
+	{"a first IPv6 fragment goes to the host that gathers",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 1,
+	  .id = 1,
+	  .dport = FIRST},
+	 PS_REASON_TO_GATHERER,
+	 PS_TRACE_TX,
+	 6079,
+	 NEIGHBOUR},
+	{"a last IPv6 fragment goes there too",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 9,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 0x100,
+	  .id = 1},
+	 PS_REASON_TO_GATHERER,
+	 PS_TRACE_TX,
+	 6079,
+	 NEIGHBOUR},
+	{"what a later IPv6 fragment begins with is no header",
+	 {.v6 = true,
+	  .protocol = 60,
+	  .payload = 4,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 0x101,
+	  .id = 1},
+	 PS_REASON_TO_GATHERER,
+	 PS_TRACE_TX,
+	 6079,
+	 NEIGHBOUR},
+	{"a first IPv6 fragment at the host that gathers goes to the owner of its port",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 2,
+	  .ext = {0, 44},
+	  .frag6 = 1,
+	  .id = 2,
+	  .dport = FIRST,
+	  .outer = {6079}},
+	 PS_REASON_TO_HOST,
+	 PS_TRACE_TX,
+	 6080,
+	 NEIGHBOUR},
+	{"the others of its packet follow it",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 0x101,
+	  .id = 3,
+	  .dport = SECOND,
+	  .outer = {6079}},
+	 PS_REASON_TO_HOST,
+	 PS_TRACE_REDIRECT,
+	 6080,
+	 IP4(192, 0, 2, 3),
+	 .after_first = true},
+	{"an IPv6 fragment without its first is a stray",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 0x101,
+	  .id = 4,
+	  .outer = {6079}},
+	 PS_REASON_DROP_STRAY,
+	 PS_TRACE_DROP},
+	{"IPv6 fragments of a conversation of this host are delivered",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 0x100,
+	  .id = 5,
+	  .dport = OWN6,
+	  .outer = {6080}},
+	 PS_REASON_DELIVER,
+	 PS_TRACE_PASS,
+	 .known = true,
+	 .after_first = true},
+	{"an IPv6 fragment for another site has two steps left there",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 1,
+	  .id = 6,
+	  .dst6 = 3},
+	 PS_REASON_TO_SITE,
+	 PS_TRACE_TX,
+	 6078,
+	 IP4(192, 0, 2, 200)},
+	{"a first IPv6 UDP fragment to nobody draws port unreachable",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 1,
+	  .id = 7,
+	  .dport = FREE,
+	  .outer = {6079}},
+	 PS_REASON_REJECT_ICMP,
+	 PS_TRACE_TX},
+	{"a first IPv6 TCP fragment to nobody is dropped: its length is not known",
+	 {.v6 = true,
+	  .payload = 4,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 1,
+	  .id = 8,
+	  .dport = FREE,
+	  .outer = {6079}},
+	 PS_REASON_DROP_REJECT_NEVER,
+	 PS_TRACE_DROP},
+	{"a fragmented IPv6 ping is not answered",
+	 {.v6 = true,
+	  .protocol = ICMP6,
+	  .icmp = 128,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 1,
+	  .id = 9},
+	 PS_REASON_DROP_ECHO_REQUEST,
+	 PS_TRACE_DROP},
+	{"an IPv6 fragment over the TCP header is refused",
+	 {.v6 = true, .payload = 4, .n_ext = 1, .ext = {44}, .frag6 = 0x11, .id = 10},
+	 PS_REASON_DROP_FRAGMENT,
+	 PS_TRACE_DROP},
+	{"a middle IPv6 fragment that none can follow is refused",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 9,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 0x101,
+	  .id = 11},
+	 PS_REASON_DROP_FRAGMENT,
+	 PS_TRACE_DROP},
+	{"an IPv6 fragment that ends beyond 65,535 bytes is refused",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 8,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 0xfff8,
+	  .id = 12},
+	 PS_REASON_DROP_FRAGMENT,
+	 PS_TRACE_DROP},
+	{"an IPv6 fragment too long for the underlay draws too big",
+	 {.v6 = true,
+	  .protocol = UDP,
+	  .payload = 1424,
+	  .n_ext = 1,
+	  .ext = {44},
+	  .frag6 = 1,
+	  .id = 13,
+	  .dport = FIRST,
+	  .outer = {6079}},
+	 PS_REASON_TOO_BIG,
+	 PS_TRACE_TX},
+	/* IPv6 between hosts; every other row is tried over it too */
+	{"over IPv6, what is too long draws ICMP with what fits",
+	 {.dport = FIRST, .frag = 0x4000, .payload = 1413},
+	 PS_REASON_TOO_BIG,
+	 PS_TRACE_TX,
+	 .world = OVER6},
+	{"over IPv6, what fits goes",
+	 {.dport = FIRST, .frag = 0x4000, .payload = 1412},
+	 PS_REASON_TO_HOST,
+	 PS_TRACE_TX,
+	 6080,
+	 NEIGHBOUR,
+	 .world = OVER6},
+	{"over IPv6, IPv6 too long draws packet too big",
+	 {.v6 = true, .dport = FIRST, .payload = 1393},
+	 PS_REASON_TOO_BIG,
+	 PS_TRACE_TX,
+	 .world = OVER6},
+	{"over IPv6, IPv6 that fits goes",
+	 {.v6 = true, .dport = FIRST, .payload = 1392},
+	 PS_REASON_TO_HOST,
+	 PS_TRACE_TX,
+	 6080,
+	 NEIGHBOUR,
+	 .world = OVER6},
+	{"over IPv6, a first fragment goes to the host that gathers",
+	 {.protocol = UDP, .payload = 8, .frag = 0x2000, .id = 1, .dport = FIRST},
+	 PS_REASON_TO_GATHERER,
+	 PS_TRACE_TX,
+	 6079,
+	 NEIGHBOUR,
+	 .world = OVER6},
+	{"an outer IPv6 header with extension headers is not ours",
+	 {.dport = FIRST, .outer = {6079, .v6 = true, .next = 60}},
+	 PS_REASON_NOT_OURS,
+	 PS_TRACE_PASS,
+	 .world = OVER6},
+	{"an outer IPv6 header is not for a host with IPv4 between hosts",
+	 {.dport = FIRST, .outer = {6079, .v6 = true}},
+	 PS_REASON_NOT_OURS,
+	 PS_TRACE_PASS},
+	{"an outer IPv4 header is not for a host with IPv6 between hosts",
+	 {.dport = FIRST, .outer = {6079}},
+	 PS_REASON_NOT_OURS,
+	 PS_TRACE_PASS,
+	 .world = OVER6},
+	{"packet too big about what this host encapsulated is a hint",
+	 {.v6 = true,
+	  .to_underlay = true,
+	  .dst6 = 0x201,
+	  .protocol = ICMP6,
+	  .icmp = 2,
+	  .icmp_mtu = 1400,
+	  .embedded = UDP,
+	  .dport = 50000,
+	  .sport = 6080},
+	 PS_REASON_MTU_HINT,
+	 PS_TRACE_PASS,
+	 .world = OVER6},
+	{"a hint below 1,280 counts as 1,280",
+	 {.v6 = true,
+	  .to_underlay = true,
+	  .dst6 = 0x201,
+	  .protocol = ICMP6,
+	  .icmp = 2,
+	  .icmp_mtu = 100,
+	  .embedded = UDP,
+	  .dport = 50000,
+	  .sport = 6078},
+	 PS_REASON_MTU_HINT,
+	 PS_TRACE_PASS,
+	 .world = OVER6},
+	{"packet too big about another port is not heard",
+	 {.v6 = true,
+	  .to_underlay = true,
+	  .dst6 = 0x201,
+	  .protocol = ICMP6,
+	  .icmp = 2,
+	  .icmp_mtu = 1400,
+	  .embedded = UDP,
+	  .dport = 50000,
+	  .sport = 53},
+	 PS_REASON_NOT_OURS,
+	 PS_TRACE_PASS,
+	 .world = OVER6},
+	{"packet too big about somebody else's packet is not heard",
+	 {.v6 = true,
+	  .to_underlay = true,
+	  .dst6 = 0x201,
+	  .protocol = ICMP6,
+	  .icmp = 2,
+	  .icmp_mtu = 1400,
+	  .embedded = UDP,
+	  .embedded_src = 1,
+	  .dport = 50000,
+	  .sport = 6080},
+	 PS_REASON_NOT_OURS,
+	 PS_TRACE_PASS,
+	 .world = OVER6},
 	/* pings */
 	{"a ping to a shared address is answered",
 	 {.protocol = ICMP, .icmp = 8, .dport = FIRST, .payload = 56},
@@ -1681,24 +2068,31 @@ static inline struct ps_hop hop_by(unsigned ifindex)
 static inline int add_address(struct ps_table *t, uint32_t ip4, unsigned site, unsigned shift,
 			      bool drop)
 {
-	const struct ps_table_address address = {htonl(ip4), site, shift, drop, false};
+	const struct ps_table_address address = {ps_ip_from_v4(htonl(ip4)), site, shift, drop,
+						 false};
 
 	return ps_table_add_address(t, &address);
+}
+
+static inline struct ps_ip make_ip6(unsigned low)
+{
+	struct ps_ip ip = {{0x20, 0x01, 0x0d, 0xb8}};
+
+	ip.bytes[15] = (uint8_t)low;
+	return ip;
 }
 
 static inline int add_address6(struct ps_table *t, unsigned low, unsigned site, unsigned shift,
 			       bool drop, bool silent)
 {
-	__be32 ip6[4] = {htonl(0x20010db8), 0, 0, htonl(low)};
-	const struct ps_table_address address = {0, site, shift, drop, silent, ip6};
+	const struct ps_table_address address = {make_ip6(low), site, shift, drop, silent};
 
 	return ps_table_add_address(t, &address);
 }
 
 static inline int fill_world6(struct ps_table *t)
 {
-	const __be32 one[4] = {htonl(0x20010db8), 0, 0, htonl(1)},
-		     whole[4] = {htonl(0x20010db8), 0, 0, htonl(5)};
+	const struct ps_ip one = make_ip6(1), whole = make_ip6(5);
 	int r = 0;
 
 	r += add_address6(t, 1, 0, 11, false, false) != 0;
@@ -1707,22 +2101,49 @@ static inline int fill_world6(struct ps_table *t)
 	r += add_address6(t, 5, 0, 16, false, false) != 0;
 	r += add_address6(t, 6, 0, 11, false, true) != 0;
 	for (unsigned host = 0; host <= 3; host++)
-		r += ps_table_set_owner6(t, one, 16 + host, host) != 0;
-	r += ps_table_set_owner6(t, whole, 0, 1) != 0;
-	r += ps_table_add_service6(t, one, SERVICE_TCP, TCP) != 0;
+		r += ps_table_set_owner(t, &one, 16 + host, host) != 0;
+	r += ps_table_set_owner(t, &whole, 0, 1) != 0;
+	r += ps_table_add_service(t, &one, SERVICE_TCP, TCP) != 0;
 	return r;
 }
 
-/* All of this must succeed; returns the number of failures. */
-static inline int fill_world(struct ps_table *t)
+static inline int set_owner(struct ps_table *t, uint32_t ip4, unsigned slice, unsigned host)
 {
-	const struct ps_table_address silent = {htonl(A_SILENT), 0, 11, false, true};
-	int r = 0;
+	const struct ps_ip ip = ps_ip_from_v4(htonl(ip4));
 
-	for (unsigned host = 1; host <= 4; host++)
-		r += ps_table_set_host(t, host, htonl(SELF + host)) != 0;
-	r += ps_table_set_site(t, 1, htonl(EDGE_FAR)) != 0;
-	r += ps_table_set_site(t, 2, htonl(EDGE_FAR + 1)) != 0;
+	return ps_table_set_owner(t, &ip, slice, host);
+}
+
+/* An address between hosts, which in world OVER6 is one of IPv6. */
+static inline struct ps_ip under(enum world_kind kind, uint32_t ip4)
+{
+	struct ps_ip ip = ps_ip_from_v4(htonl(ip4));
+
+	if (kind == OVER6)
+		put_ip6(ip.bytes, UNDERLAY6, ip4 & 0xffff);
+	return ip;
+}
+
+static inline int fill_peers(struct ps_table *t, enum world_kind kind)
+{
+	const struct ps_ip far = under(kind, EDGE_FAR), farther = under(kind, EDGE_FAR + 1);
+	int r = ps_table_set_site(t, 1, &far) != 0;
+
+	for (unsigned host = 1; host <= 4; host++) {
+		const struct ps_ip ip = under(kind, SELF + host);
+
+		r += ps_table_set_host(t, host, &ip) != 0;
+	}
+	return r + (ps_table_set_site(t, 2, &farther) != 0);
+}
+
+/* All of this must succeed; returns the number of failures. */
+static inline int fill_world(struct ps_table *t, enum world_kind kind)
+{
+	const struct ps_ip a = ps_ip_from_v4(htonl(A));
+	const struct ps_table_address silent = {ps_ip_from_v4(htonl(A_SILENT)), 0, 11, false, true};
+	int r = fill_peers(t, kind);
+
 	r += add_address(t, A, 0, 11, false) != 0;
 	r += add_address(t, A_DROP, 0, 11, true) != 0;
 	r += add_address(t, A_FAR, 1, 11, false) != 0;
@@ -1731,27 +2152,29 @@ static inline int fill_world(struct ps_table *t)
 	r += ps_table_add_address(t, &silent) != 0;
 	r += add_address(t, A_FINE, 0, 7, false) != 0;
 	for (unsigned host = 0; host <= 3; host++)
-		r += ps_table_set_owner(t, htonl(A), 16 + host, host) != 0;
-	r += ps_table_set_owner(t, htonl(A_WHOLE), 0, 1) != 0;
-	r += ps_table_set_owner(t, htonl(A_FINE), 500, 1) != 0;
-	r += ps_table_add_service(t, htonl(A), SERVICE_TCP, TCP) != 0;
-	r += ps_table_add_service(t, htonl(A), SERVICE_UDP, UDP) != 0;
+		r += set_owner(t, A, 16 + host, host) != 0;
+	r += set_owner(t, A_WHOLE, 0, 1) != 0;
+	r += set_owner(t, A_FINE, 500, 1) != 0;
+	r += ps_table_add_service(t, &a, SERVICE_TCP, TCP) != 0;
+	r += ps_table_add_service(t, &a, SERVICE_UDP, UDP) != 0;
 	return r;
 }
 
 static inline int make_world(enum world_kind kind, struct ps_table **ret)
 {
-	const struct ps_table_self self = {htonl(SELF), htonl(EDGE), 0, 0, 1500};
+	const struct ps_table_self self = {under(kind, SELF), under(kind, EDGE), 0, 0, 1500};
+	const struct ps_hop here = hop_by(HERE), elsewhere = hop_by(ELSEWHERE);
 	int r = ps_table_new(&self, ret);
 
 	if (r < 0)
 		return r;
-	r = fill_world(*ret) + fill_world6(*ret);
-	(*ret)->hosts[1].hop = hop_by(HERE);
-	(*ret)->hosts[2].hop = hop_by(ELSEWHERE);
-	(*ret)->edges[1].hop = hop_by(HERE);
+	r = fill_world(*ret, kind) + fill_world6(*ret);
+	ps_table_set_hop(*ret, 1, &here);
+	ps_table_set_hop(*ret, 2, &elsewhere);
+	ps_table_set_edge_hop(*ret, 1, &here);
 	if (kind != NO_GATEWAY)
-		(*ret)->config.gateway = hop_by(kind == GATEWAY_ELSEWHERE ? ELSEWHERE : HERE);
+		(*ret)->config.gateway = (*ret)->config.gateway6 =
+			kind == GATEWAY_ELSEWHERE ? elsewhere : here;
 	(*ret)->config.fresh_until_ns = kind == STALE ? 0 : UINT64_MAX;
 	(*ret)->config.reject_per_s = kind == NO_BUDGET ? 0 : 1000000000;
 	return r;
@@ -1772,7 +2195,10 @@ static inline struct packet first_fragment(const struct row *row)
 {
 	struct packet first = row->packet;
 
-	first.frag = 0x2000;
+	if (first.v6)
+		first.frag6 = 1;
+	else
+		first.frag = 0x2000;
 	return first;
 }
 

@@ -226,7 +226,10 @@ static void an_older_versions_counters_are_replaced(void **state)
 /* 256 /24s, each address with a row of 32 slices: the size design.md §3 speaks of. */
 static void tables_of_65536_addresses_reach_the_kernel_whole(void **state)
 {
-	const struct ps_table_self self = {htonl(SELF), htonl(EDGE), 0, 0, 1500};
+	const struct ps_table_self self = {ps_ip_from_v4(htonl(SELF)), ps_ip_from_v4(htonl(EDGE)),
+					   0, 0, 1500};
+	const struct ps_ip neighbour = ps_ip_from_v4(htonl(NEIGHBOUR));
+	const struct ps_hop here = hop_by(HERE);
 	struct ps_dispatch_options options = {pin_dir, -1, false};
 	ps_auto(ps_table_free) struct ps_table *big = NULL;
 	ps_auto(ps_dispatch_free) struct ps_dispatch *kernel = NULL;
@@ -234,13 +237,12 @@ static void tables_of_65536_addresses_reach_the_kernel_whole(void **state)
 
 	(void)state;
 	assert_int_equal(ps_table_new(&self, &big), 0);
-	assert_int_equal(ps_table_set_host(big, 1, htonl(NEIGHBOUR)), 0);
-	big->hosts[1].hop = hop_by(HERE);
+	assert_int_equal(ps_table_set_host(big, 1, &neighbour), 0);
 	for (uint32_t i = 0; i < 65536; i++) {
 		assert_int_equal(add_address(big, IP4(100, 64, 0, 0) + i, 0, 11, false), 0);
-		assert_int_equal(
-			ps_table_set_owner(big, htonl(IP4(100, 64, 0, 0) + i), 1 + i % 31, 1), 0);
+		assert_int_equal(set_owner(big, IP4(100, 64, 0, 0) + i, 1 + i % 31, 1), 0);
 	}
+	ps_table_set_hop(big, 1, &here);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	assert_int_equal(ps_dispatch_load(big, &options, &kernel, NULL), 0);
 	clock_gettime(CLOCK_MONOTONIC, &end);
