@@ -13,34 +13,41 @@ from pathlib import Path
 
 import net
 import place
-from topology import BACKBONE, HOST, INTERNET, ISP, SITE_ROUTER, Topology
+from topology import BACKBONE, HOST, INTERNET, ISP, SITE_ROUTER, Prefixes, Topology
 
 HEAD = """router id {id};
 log "{log}" {{ warning, error, fatal, bug, auth }};
 protocol device {{ scan time 10; }}
 protocol bfd {{ interface "*" {{ min rx interval 100 ms; min tx interval 100 ms; multiplier 3; }}; }}
-protocol direct {{ ipv4; interface "-lo", "*"; }}
+protocol direct {{ {families} interface "-lo", "*"; }}
 """
-KERNEL_ROUTER = "protocol kernel { merge paths on limit 16; ipv4 { export where source != RTS_DEVICE; }; }\n"
-KERNEL_HOST = "protocol kernel { ipv4 { export where source = RTS_BGP; }; }\n"
+KERNEL_ROUTER = "protocol kernel {{ merge paths on limit 16; {family} {{ export where source != RTS_DEVICE; }}; }}\n"
+KERNEL_HOST = "protocol kernel {{ {family} {{ export where source = RTS_BGP; }}; }}\n"
+# One session over IPv4 carries both families (RFC 4760); the next hop of IPv6 is the link's other address.
 SESSION = """protocol bgp {name} {{
   local as {asn}; neighbor {peer} as {peer_as};
   hold time 9; keepalive time 3; connect retry time 1; connect delay time 0; error wait time 1,5;
   bfd on; graceful restart off;{more}
-  ipv4 {{ import {imports}; export {exports}; next hop self; }};
-}}
+{channels}}}
 """
+CHANNEL = "  {family} {{ import {imports}; export {exports}; next hop self; }};\n"
 RANK = [ISP, BACKBONE, SITE_ROUTER, HOST]
 
 
-def _policy(topology: Topology, mine, theirs) -> tuple:
+def _families(topology: Topology) -> list:
+    """(BIRD's name, Prefixes) of each family that the lab has."""
+    return [("ipv4", topology.four)] + ([("ipv6", topology.six)] if topology.six else [])
+
+
+def _policy(prefixes: Prefixes, mine, theirs) -> tuple:
     """(import, export) of a session, as seen by `mine`."""
-    shared, internal = topology.shared, topology.internal
-    own = [node.underlay for node in (mine, theirs) if node.underlay]
-    ours = f"net ~ [ {', '.join([shared, *(f'{one}/32' for one in (topology.sites.get(mine.site or theirs.site), *own))])} ]"
+    shared, internal = prefixes.shared, prefixes.internal
+    own = [shared, f"{prefixes.edges.get(mine.site or theirs.site)}/{prefixes.bits}"]
+    own += [f"{node.underlay}/32" for node in (mine, theirs) if node.underlay and prefixes.bits == 32]
+    ours = f"net ~ [ {', '.join(own)} ]"
     match mine.kind, theirs.kind:
         case "host", _:
-            return f"where !({ours})", 'where proto = "anycast"'
+            return f"where !({ours})", f'where proto = "anycast{prefixes.bits}"'
         case _, "host":
             return f"where {ours}", f"where !({ours})"
         case "router", "isp":
@@ -54,31 +61,42 @@ def _policy(topology: Topology, mine, theirs) -> tuple:
 
 def _session(topology: Topology, own, other) -> str:
     mine, theirs = topology.nodes[own.node], topology.nodes[other.node]
-    imports, exports = _policy(topology, mine, theirs)
+    channels = ""
+    for family, prefixes in _families(topology):
+        imports, exports = _policy(prefixes, mine, theirs)
+        channels += CHANNEL.format(family=family, imports=imports, exports=exports)
     order = list(topology.nodes)
     # Whoever starts first waits to be called: a call to a BIRD not yet there costs a retry of a second.
     first = order.index(mine.name) < order.index(theirs.name)
     more = " passive on;" if first else ""
     if mine.kind == HOST:
         more += " allow local as;"   # hosts of a site share a number, and tell each other underlay addresses
-    return SESSION.format(name=own.dev, asn=mine.asn, peer=other.ip, peer_as=theirs.asn, imports=imports,
-                          exports=exports, more=more)
+    return SESSION.format(name=own.dev, asn=mine.asn, peer=other.ip, peer_as=theirs.asn, channels=channels, more=more)
+
+
+def _anycast(node, family: str, prefixes: Prefixes) -> str:
+    announced = [prefixes.shared, f"{prefixes.edges[node.site]}/{prefixes.bits}"]
+    if node.underlay and prefixes.bits == 32:
+        announced.append(f"{node.underlay}/32")
+    routes = " ".join(f"route {one} blackhole;" for one in announced)
+    return f"protocol static anycast{prefixes.bits} {{ {family}; {routes} }}\n"
 
 
 def _statics(topology: Topology, name: str) -> str:
     node = topology.nodes[name]
     if node.kind == HOST:
-        announced = [topology.shared, *(f"{one}/32" for one in (topology.sites[node.site], node.underlay) if one)]
-        return f"protocol static anycast {{ ipv4; {' '.join(f'route {one} blackhole;' for one in announced)} }}\n"
+        return "".join(_anycast(node, family, prefixes) for family, prefixes in _families(topology))
     silent = [(topology.nodes[other.node].services["silent"], other.ip)
               for _, other in topology.neighbours(name) if "silent" in topology.nodes[other.node].services]
     return "".join(f"protocol static {{ ipv4; route {prefix} via {via}; }}\n" for prefix, via in silent)
 
 
 def config(topology: Topology, name: str, state: Path) -> str:
-    ends = topology.neighbours(name)
-    text = HEAD.format(id=ends[0][0].ip, log=state / name / "bird.log")
-    text += KERNEL_HOST if topology.nodes[name].kind == HOST else KERNEL_ROUTER
+    ends, families = topology.neighbours(name), [family for family, _ in _families(topology)]
+    text = HEAD.format(id=ends[0][0].ip, log=state / name / "bird.log",
+                       families="".join(f"{family}; " for family in families).strip())
+    kernel = KERNEL_HOST if topology.nodes[name].kind == HOST else KERNEL_ROUTER
+    text += "".join(kernel.format(family=family) for family in families)
     text += _statics(topology, name)
     return text + "".join(_session(topology, own, other) for own, other in ends if topology.nodes[other.node].asn)
 
@@ -133,13 +151,14 @@ def sessions(name: str, node: str) -> list:
             for row in rows if len(row) > 3 and row[1] == "BGP"]
 
 
-def expected(topology: Topology) -> dict:
-    """node -> prefix -> the devices its route must use (None: any). Next hops matter, not just that a route is there."""
-    shared, sites = topology.shared, topology.sites
-    outside = {topology.uplink(node.name)[0].net for node in topology.of_kind(INTERNET)}
-    outside |= {node.services["silent"] for node in topology.of_kind(INTERNET) if "silent" in node.services}
-    underlay = {own.net for host in topology.hosts for own, _ in topology.neighbours(host)}
-    underlay |= {topology.address(host) for host in topology.hosts if topology.nodes[host].underlay}
+def _expected(topology: Topology, prefixes: Prefixes, net_of) -> dict:
+    """As expected(), for one family; net_of gives the network of a link end."""
+    shared, edges = prefixes.shared, prefixes.edges
+    outside = {net_of(topology.uplink(node.name)[0]) for node in topology.of_kind(INTERNET)}
+    underlay = {net_of(own) for host in topology.hosts for own, _ in topology.neighbours(host)}
+    if prefixes.bits == 32:
+        outside |= {node.services["silent"] for node in topology.of_kind(INTERNET) if "silent" in node.services}
+        underlay |= {node.underlay for node in topology.of_kind(HOST) if node.underlay}
     wanted = {}
     for node in topology.of_kind(ISP):
         site_ends = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER)}
@@ -147,13 +166,22 @@ def expected(topology: Topology) -> dict:
     for node in topology.of_kind(SITE_ROUTER):
         spread = {end.dev for end in topology.ends_towards(node.name, HOST)}
         backbone = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER, BACKBONE)}
-        others = {edge: backbone for site, edge in sites.items() if site != node.site}
-        wanted[node.name] = {**dict.fromkeys(outside | underlay), shared: spread, sites[node.site]: spread, **others}
+        others = {edge: backbone for site, edge in edges.items() if site != node.site}
+        wanted[node.name] = {**dict.fromkeys(outside | underlay), shared: spread, edges[node.site]: spread, **others}
     for node in topology.of_kind(BACKBONE):
-        wanted[node.name] = dict.fromkeys(underlay | set(sites.values()))
+        wanted[node.name] = dict.fromkeys(underlay | set(edges.values()))
     for node in topology.of_kind(HOST):
-        others = {edge for site, edge in sites.items() if site != node.site}
+        others = {edge for site, edge in edges.items() if site != node.site}
         wanted[node.name] = dict.fromkeys((outside | underlay | others) - {node.underlay})
+    return wanted
+
+
+def expected(topology: Topology) -> dict:
+    """node -> prefix -> the devices its route must use (None: any). Next hops matter, not just that a route is there."""
+    wanted = _expected(topology, topology.four, lambda end: end.net)
+    if topology.six:
+        for node, more in _expected(topology, topology.six, lambda end: end.net6).items():
+            wanted[node] |= more
     return wanted
 
 

@@ -9,8 +9,11 @@ import place
 from topology import BACKBONE, HOST, INTERNET, ISP, SITE_ROUTER, Topology
 
 EVERYWHERE = {"net/ipv4/conf/all/rp_filter": 0, "net/ipv4/conf/default/rp_filter": 0,
-              "net/ipv4/conf/all/send_redirects": 0, "net/ipv4/conf/default/send_redirects": 0,
-              "net/ipv6/conf/default/disable_ipv6": 1}
+              "net/ipv4/conf/all/send_redirects": 0, "net/ipv4/conf/default/send_redirects": 0}
+WITHOUT_SIX = {"net/ipv6/conf/default/disable_ipv6": 1}
+# No duplicate can be there, and to look for one takes a second.
+WITH_SIX = {"net/ipv6/conf/default/accept_dad": 0, "net/ipv6/conf/default/accept_ra": 0}
+FORWARDING_SIX = {"net/ipv6/conf/all/forwarding": 1, "net/ipv6/fib_multipath_hash_policy": 1}
 # ip_local_port_range is left alone on purpose: portslice must work beside Linux's default.
 SETTINGS = {
     ISP: {"net/ipv4/ip_forward": 1, "net/ipv4/fib_multipath_hash_policy": 1},
@@ -44,18 +47,26 @@ def run_all(jobs: list) -> None:
             raise place.LabError(f"{' '.join(map(str, argv))}: {error.strip() or process.returncode}")
 
 
-def _settings_script(kind: str) -> str:
-    values = {**EVERYWHERE, **SETTINGS[kind]}
+def _settings_script(topology: Topology, kind: str) -> str:
+    values = {**EVERYWHERE, **SETTINGS[kind], **(WITH_SIX if topology.six else WITHOUT_SIX)}
+    if topology.six and kind != HOST:
+        values |= FORWARDING_SIX
     return "set -e\n" + "".join(f"echo {value} >/proc/sys/{key}\n" for key, value in values.items())
 
 
 def _static_routes(topology: Topology, name: str) -> list:
     """Routes of a lab without BGP: its one router spreads the shared prefix over all hosts, flow by flow."""
     if topology.nodes[name].kind in (HOST, INTERNET):
-        return [f"route add default via {topology.uplink(name)[1].ip}"]
+        router = topology.uplink(name)[1]
+        vias = [router.ip, router.ip6] if topology.six else [router.ip]
+        return [f"route add default via {via}" for via in vias]
     ways = {own.dev: other for own, other in topology.neighbours(name) if other.node in topology.hosts}
-    hops = " ".join(f"nexthop via {other.ip} dev {dev}" for dev, other in ways.items())
-    return [f"route add {prefix} {hops}" for prefix in (topology.shared, *topology.sites.values())]
+    lines = []
+    for prefixes in filter(None, (topology.four, topology.six)):
+        hops = " ".join(f"nexthop via {other.ip if prefixes.bits == 32 else other.ip6} dev {dev}"
+                        for dev, other in ways.items())
+        lines += [f"route add {prefix} {hops}" for prefix in (prefixes.shared, *prefixes.edges.values())]
+    return lines
 
 
 def _node_script(topology: Topology, name: str, lab: str) -> str:
@@ -65,8 +76,12 @@ def _node_script(topology: Topology, name: str, lab: str) -> str:
     lines = ["link set lo up"]
     for end in ends:
         lines += [f"addr add {end.address} dev {end.dev}", f"link set {end.dev} mtu {end.mtu} up"]
+        if end.address6:
+            lines.append(f"addr add {end.address6} dev {end.dev} nodad")
     if node.kind == HOST:
-        lines += [f"addr add {own}/32 dev lo" for own in (topology.sites[node.site], node.underlay) if own]
+        lines += [f"addr add {prefixes.edges[node.site]}/{prefixes.bits} dev lo"
+                  for prefixes in filter(None, (topology.four, topology.six))]
+        lines += [f"addr add {node.underlay}/32 dev lo"] if node.underlay else []
     if "silent" in node.services:
         lines.append(f"route add blackhole {node.services['silent']}")
     if node.kind == INTERNET or not topology.bgp:
@@ -98,7 +113,7 @@ def create(topology: Topology, name: str) -> None:
     run_all([(["ip", "-batch", "-"], "".join(f"netns add {name}-{node}\n" for node in nodes)),
              (compile_bpf(place.REPO / "lab" / "pass.bpf.c", passing), None)])
     pin_bpf(passing, place.pass_pin(name))
-    run_all([(_sh(name, node.name), _settings_script(node.kind)) for node in nodes.values()])
+    run_all([(_sh(name, node.name), _settings_script(topology, node.kind)) for node in nodes.values()])
     run(["ip", "-batch", "-"], "".join(
         f"link add {a.dev} netns {name}-{a.node} type veth peer name {b.dev} netns {name}-{b.node}\n"
         for a, b in topology.links))
@@ -107,11 +122,13 @@ def create(topology: Topology, name: str) -> None:
 
 
 def routes(name: str, node: str) -> dict:
-    """prefix -> set of devices that the node's kernel would send it out of."""
+    """prefix -> set of devices that the node's kernel would send it out of; the IPv6 default is ::/0."""
     found = {}
-    for route in json.loads(run(["ip", "-j", "-n", f"{name}-{node}", "route", "show"])):
-        devices = {hop["dev"] for hop in route.get("nexthops", [])} or {route.get("dev", "none")}
-        found[route["dst"]] = devices
+    for family in ("-4", "-6"):
+        for route in json.loads(run(["ip", "-j", family, "-n", f"{name}-{node}", "route", "show"]) or "[]"):
+            devices = {hop["dev"] for hop in route.get("nexthops", [])} or {route.get("dev", "none")}
+            prefix = "::/0" if (family, route["dst"]) == ("-6", "default") else route["dst"]
+            found[prefix] = found.get(prefix, set()) | devices
     return found
 
 

@@ -19,7 +19,7 @@ http {{
   client_body_temp_path {dir}/tmp; proxy_temp_path {dir}/tmp; fastcgi_temp_path {dir}/tmp;
   uwsgi_temp_path {dir}/tmp; scgi_temp_path {dir}/tmp;
   server {{
-    listen 80 backlog=65535;
+    listen 80 backlog=65535;{listen6}
     root {dir}/www;
     location = / {{ default_type text/plain; return 200 "$remote_addr:$remote_port at {node}\\n"; }}
   }}
@@ -52,7 +52,9 @@ def _web(topology: Topology, node: str, given: dict, state: Path) -> list:
     with open(state / "www" / "large", "wb") as large:
         large.truncate(given.get("large_mb", 16) << 20)
     keepalive = 65 if given.get("keepalive", True) else 0
-    (state / "nginx.conf").write_text(NGINX.format(dir=state, node=node, keepalive=keepalive))
+    (state / "nginx.conf").write_text(NGINX.format(
+        dir=state, node=node, keepalive=keepalive,
+        listen6=" listen [::]:80 backlog=65535 ipv6only=on;" if topology.six else ""))
     return ["nginx", "-e", str(state / "error.log"), "-c", str(state / "nginx.conf")]
 
 

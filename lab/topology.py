@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A lab as data: sites, nodes and links read from YAML, and what follows from them."""
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 
 import yaml
@@ -29,6 +29,7 @@ class End:
     node: str
     dev: str
     address: IPv4Interface
+    address6: IPv6Interface | None
     mtu: int                  # of the link, as Linux means it: without Ethernet header
 
     @property
@@ -36,8 +37,25 @@ class End:
         return str(self.address.ip)
 
     @property
+    def ip6(self) -> str:
+        return str(self.address6.ip)
+
+    @property
     def net(self) -> str:
         return str(self.address.network)
+
+    @property
+    def net6(self) -> str:
+        return str(self.address6.network)
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """What hosts and routers tell each other of one address family."""
+    shared: str               # every host announces it
+    internal: str             # the Internet never hears of it
+    edges: dict               # site -> edge address
+    bits: int                 # of an address
 
 
 @dataclass(frozen=True)
@@ -47,10 +65,15 @@ class Topology:
     sites: dict               # site -> edge address
     nodes: dict               # name -> Node, routers from the Internet inwards, then hosts, then the rest
     links: list               # of (End, End)
+    six: Prefixes | None      # None: the lab has no IPv6
 
     @property
     def bgp(self) -> bool:
         return any(node.asn for node in self.nodes.values())
+
+    @property
+    def four(self) -> Prefixes:
+        return Prefixes(self.shared, self.internal, self.sites, 32)
 
     def of_kind(self, *kinds: str) -> list:
         return [node for node in self.nodes.values() if node.kind in kinds]
@@ -71,6 +94,9 @@ class Topology:
     def address(self, name: str) -> str:
         return self.nodes[name].underlay or self.uplink(name)[0].ip
 
+    def address6(self, name: str) -> str:
+        return self.uplink(name)[0].ip6
+
     def hosts_at(self, site: str) -> list:
         return [node.name for node in self.of_kind(HOST) if node.site == site]
 
@@ -81,11 +107,11 @@ class Topology:
 
 def _end(text: str, nodes: dict, mtu: int) -> End:
     try:
-        place, address = text.split()
+        place, address, *more = text.split()
         node, dev = place.split(":")
-        end = End(node, dev, IPv4Interface(address), mtu)
-    except ValueError as error:
-        raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN' ({error})") from None
+        end = End(node, dev, IPv4Interface(address), IPv6Interface(*more) if more else None, mtu)
+    except (ValueError, TypeError) as error:
+        raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN' or two ({error})") from None
     if node not in nodes:
         raise TopologyError(f"link end {text!r}: no node is called {node}")
     return end
@@ -118,7 +144,17 @@ def _nodes(raw: dict) -> dict:
     return dict(sorted(found.items(), key=lambda item: INWARDS.index(item[1].kind)))
 
 
+def _six(raw: dict) -> Prefixes | None:
+    if "shared6" not in raw:
+        return None
+    return Prefixes(str(IPv6Network(raw["shared6"])), str(IPv6Network(raw["internal6"])),
+                    {site: str(IPv6Address(given["edge6"])) for site, given in raw["sites"].items()}, 128)
+
+
 def _check(topology: Topology) -> None:
+    for end in (end for link in topology.links for end in link):
+        if bool(end.address6) != bool(topology.six):
+            raise TopologyError(f"{end.node}:{end.dev}: with `shared6` every link end has an IPv6 address, else none")
     for node in topology.of_kind(HOST, INTERNET):
         links = len(topology.neighbours(node.name))
         if links < 1 or (links > 1 and (node.kind == INTERNET or not topology.bgp)):
@@ -138,7 +174,7 @@ def load(path: str | Path) -> Topology:
         topology = Topology(
             shared=str(IPv4Network(raw["shared"])), internal=str(IPv4Network(raw["internal"])),
             sites={site: str(IPv4Address(given["edge"])) for site, given in raw["sites"].items()},
-            nodes=nodes, links=[_link(link, nodes) for link in raw["links"]])
+            nodes=nodes, links=[_link(link, nodes) for link in raw["links"]], six=_six(raw))
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise TopologyError(f"{path}: {type(error).__name__}: {error}") from None
     _check(topology)

@@ -74,8 +74,8 @@ static int isolate(void)
 /* The ledger, with the one conversation that ROW_DELIVER belongs to. */
 static int make_claims(void)
 {
-	struct ps_claim_key key = {.src = htonl(WORLD_OWN),
-				   .dst = htonl(PEER),
+	struct ps_claim_key key = {.src = ps_ip16_v4(htonl(WORLD_OWN)),
+				   .dst = ps_ip16_v4(htonl(PEER)),
 				   .sport = htons(OWN_SLICE << SHIFT),
 				   .dport = htons(443),
 				   .protocol = TCP};

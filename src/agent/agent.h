@@ -60,7 +60,7 @@ struct ps_active {
 	struct ps_egress *egress;
 	struct ps_uplink *uplinks;
 	size_t n_uplinks;
-	uint32_t *addresses_be; /* local routes */
+	struct ps_ip *addresses; /* local routes */
 	size_t n_addresses;
 	struct ps_egress_slice *slices;
 	size_t n_slices;

@@ -18,6 +18,7 @@
 #include "agent/agent.h"
 #include "agent/handover.h"
 #include "agent/log.h"
+#include "agent/sysctl.h"
 #include "base/own.h"
 
 uint64_t ps_agent_now_ms(void)
@@ -43,7 +44,7 @@ void ps_active_free(struct ps_active **active)
 	ps_egress_free(&(*active)->egress);
 	clear_uplinks(*active);
 	ps_holds_free((*active)->holds, (*active)->n_holds);
-	free((*active)->addresses_be);
+	free((*active)->addresses);
 	free((*active)->slices);
 	free((*active)->in_use);
 	free((*active)->own);
@@ -79,13 +80,12 @@ static int parse(const char *text, size_t len, struct ps_plan **ret, char **ret_
 
 static struct ps_egress_slice slice_of_move(const struct ps_move *move)
 {
-	return (struct ps_egress_slice){.ip4_be = ps_ip_v4_be(&move->address),
-					.ports = move->ports};
+	return (struct ps_egress_slice){.address = move->address, .ports = move->ports};
 }
 
 static int refuse(const struct ps_move *move, const char *user, uint64_t ports, char **ret_why)
 {
-	char address[PS_IP_TEXT_MAX];
+	char address[PS_IP_HOST_MAX];
 	char count[64] = "";
 
 	if (ports)
@@ -93,7 +93,7 @@ static int refuse(const struct ps_move *move, const char *user, uint64_t ports, 
 	return ps_say(
 		ret_why, -EBUSY,
 		"slice %s:%u-%u is in use by %s%s and would go to %s: drain %s first, or keep the slice where it is",
-		ps_ip_format(&move->address, address), move->ports.first,
+		ps_ip_format_host(&move->address, address), move->ports.first,
 		move->ports.first + move->ports.count - 1, user, count,
 		move->to ? move->to : "nobody", user);
 }
@@ -130,7 +130,7 @@ static int judge_others(struct ps_agent *agent, const struct ps_plan *old,
 			continue;
 		shift = old->pools[place.pool].shift;
 		user = ps_peers_user(
-			agent->peers, ps_ip_v4_be(&moves[i].address),
+			agent->peers, &moves[i].address,
 			(uint16_t)(shift == PS_SHIFT_WHOLE ? 0 : moves[i].ports.first >> shift),
 			ps_agent_now_ms());
 		if (user && (!moves[i].to || strcmp(user, moves[i].to) != 0))
@@ -196,6 +196,33 @@ static int judge_uplinks(struct ps_agent *agent, const struct ps_host *host, cha
 	return 0;
 }
 
+static bool has_v6(const struct ps_plan *plan, unsigned self)
+{
+	for (size_t i = 0; i < plan->n_grants; i++)
+		if (plan->grants[i].host == self && !ps_ip_is_v4(&plan->grants[i].address))
+			return true;
+	return false;
+}
+
+/* Packets for shared IPv6 addresses would pass the dispatcher and then be dropped without a word. */
+static int judge_v6(const struct ps_plan *plan, unsigned self, char **ret_why)
+{
+	const struct ps_host *host = &plan->hosts[self];
+
+	for (size_t i = 0; i <= host->n_uplinks && has_v6(plan, self); i++) {
+		const char *name = i < host->n_uplinks ? host->uplinks[i] : "lo";
+		char setting[64], value[8] = "";
+
+		snprintf(setting, sizeof(setting), "net/ipv6/conf/%s/disable_ipv6", name);
+		if (ps_sysctl_read(setting, value, sizeof(value)) < 0 || strcmp(value, "0") != 0)
+			return ps_say(
+				ret_why, -EAFNOSUPPORT,
+				"host `%s` has shared IPv6 addresses, but IPv6 is disabled on `%s`: sysctl net.ipv6.conf.%s.disable_ipv6=0",
+				host->name, name, name);
+	}
+	return 0;
+}
+
 static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_why)
 {
 	ps_auto(ps_plan_free) struct ps_plan *loaded = NULL;
@@ -210,6 +237,8 @@ static int judge(struct ps_agent *agent, const struct ps_plan *plan, char **ret_
 			"the plan has no host `%s`: add it under `hosts`, or start portsliced with --host NAME",
 			agent->options.host);
 	r = judge_uplinks(agent, &plan->hosts[self], ret_why);
+	if (r == 0)
+		r = judge_v6(plan, (unsigned)self, ret_why);
 	if (r < 0 || !old || agent->options.observe)
 		return r;
 	r = ps_plan_moves(old, plan, &moves, &n);
@@ -283,7 +312,7 @@ static int prepare(struct ps_agent *agent, struct ps_active *active, char **ret_
 	if (r == 0)
 		r = ps_handover_hold(agent, active);
 	if (r == 0)
-		r = ps_compile_addresses(active->plan, active->self, &active->addresses_be,
+		r = ps_compile_addresses(active->plan, active->self, &active->addresses,
 					 &active->n_addresses);
 	if (r == 0)
 		r = ps_compile_slices(active->plan, active->self, &active->slices,

@@ -7,124 +7,14 @@
 
 #include "base/own.h"
 
-enum {
-	HEADERS_V4 = 40,      /* IPv4 and TCP header without options, bytes */
-	REJECTS_PER_S = 1000, /* per CPU: about 100 kbit/s, enough to end honest half-open peers */
-};
-
-static int add_block(struct ps_table *table, const struct ps_pool *pool,
-		     const struct ps_block *block)
-{
-	uint64_t n = ps_prefix_size(&block->prefix);
-
-	for (uint64_t i = 0; i < n; i++) {
-		struct ps_ip ip = ps_ip_add(&block->prefix.ip, i);
-		struct ps_table_address address = {
-			.ip = ip,
-			.site = block->site,
-			.shift = pool->shift,
-			.drop = pool->unowned == PS_UNOWNED_DROP,
-			.silent = pool->echo == PS_ECHO_DROP,
-		};
-		int r = ps_table_add_address(table, &address);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int add_addresses(struct ps_table *table, const struct ps_plan *plan)
-{
-	for (size_t i = 0; i < plan->n_pools; i++) {
-		for (size_t j = 0; j < plan->pools[i].n_blocks; j++) {
-			int r = add_block(table, &plan->pools[i], &plan->pools[i].blocks[j]);
-
-			if (r < 0)
-				return r;
-		}
-	}
-	return 0;
-}
-
-static int add_owners(struct ps_table *table, const struct ps_plan *plan, unsigned site)
-{
-	for (size_t i = 0; i < plan->n_grants; i++) {
-		const struct ps_grant *grant = &plan->grants[i];
-		int r;
-
-		if (plan->hosts[grant->host].site != site)
-			continue;
-		r = ps_table_set_owner(table, &grant->address, grant->slice, grant->host);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int add_peers(struct ps_table *table, const struct ps_plan *plan)
-{
-	int r = 0;
-
-	for (size_t i = 0; i < plan->n_hosts && r == 0; i++)
-		r = ps_table_set_host(table, (unsigned)i, &plan->hosts[i].underlay);
-	for (size_t i = 0; i < plan->n_sites && r == 0; i++)
-		if (plan->sites[i].has_edge)
-			r = ps_table_set_site(table, (unsigned)i, &plan->sites[i].edge);
-	return r;
-}
-
-static int add_services(struct ps_table *table, const struct ps_plan *plan, unsigned self)
-{
-	for (size_t i = 0; i < plan->n_services; i++) {
-		const struct ps_service *service = &plan->services[i];
-		int r;
-
-		if (service->host != self)
-			continue;
-		r = ps_table_add_service(table, &service->address, service->port,
-					 service->protocol);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-int ps_compile_table(const struct ps_plan *plan, unsigned self, struct ps_table **ret)
-{
-	ps_auto(ps_table_free) struct ps_table *table = NULL;
-	const struct ps_host *host = &plan->hosts[self];
-	const struct ps_site *site = &plan->sites[host->site];
-	struct ps_table_self who = {
-		.underlay = host->underlay,
-		.edge = site->has_edge ? site->edge : (struct ps_ip){{0}},
-		.site = host->site,
-		.host = self,
-		.mtu = host->mtu,
-	};
-	int r = ps_table_new(&who, &table);
-
-	if (r == 0)
-		r = add_peers(table, plan);
-	if (r == 0)
-		r = add_addresses(table, plan);
-	if (r == 0)
-		r = add_owners(table, plan, host->site);
-	if (r == 0)
-		r = add_services(table, plan, self);
-	if (r < 0)
-		return r;
-	table->config.reject_per_s = REJECTS_PER_S;
-	*ret = ps_move(table);
-	return 0;
-}
+enum { HEADERS_V4 = 40 }; /* IPv4 and TCP header without options, bytes */
 
 static struct ps_egress_slice slice_of(const struct ps_plan *plan, const struct ps_grant *grant)
 {
 	unsigned shift = plan->pools[grant->pool].shift;
 
 	return (struct ps_egress_slice){
-		.ip4_be = ps_ip_v4_be(&grant->address),
+		.address = grant->address,
 		.ports = ps_slice_range(grant->slice, shift),
 		.shift = shift,
 	};
@@ -142,27 +32,6 @@ int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egres
 		if (plan->grants[i].host == self)
 			slices[n++] = slice_of(plan, &plan->grants[i]);
 	*ret = slices;
-	*ret_n = n;
-	return 0;
-}
-
-int ps_compile_addresses(const struct ps_plan *plan, unsigned self, uint32_t **ret_be,
-			 size_t *ret_n)
-{
-	ps_auto_mem struct ps_egress_slice *slices = NULL;
-	ps_auto_mem uint32_t *addresses = NULL;
-	size_t n_slices, n = 0;
-	int r = ps_compile_slices(plan, self, &slices, &n_slices);
-
-	if (r < 0)
-		return r;
-	addresses = calloc(n_slices + 1, sizeof(*addresses));
-	if (!addresses)
-		return -ENOMEM;
-	for (size_t i = 0; i < n_slices; i++)
-		if (n == 0 || addresses[n - 1] != slices[i].ip4_be)
-			addresses[n++] = slices[i].ip4_be; /* grants are sorted by address */
-	*ret_be = ps_move(addresses);
 	*ret_n = n;
 	return 0;
 }
@@ -210,28 +79,58 @@ static int make_room(struct ps_compile_egress *egress, const struct ps_plan *pla
 	return 0;
 }
 
-/* Slices sorted by pool, so that each class's choice is one run. */
+int ps_compile_class_pool(const struct ps_plan *plan, unsigned class, unsigned self, bool is_v4)
+{
+	const struct ps_tags *wanted = &plan->classes[class].tags;
+	unsigned best = (unsigned)plan->n_pools;
+
+	for (size_t i = 0; i < plan->n_grants; i++) {
+		const struct ps_grant *grant = &plan->grants[i];
+
+		if (grant->host == self && grant->pool < best &&
+		    ps_ip_is_v4(&grant->address) == is_v4 &&
+		    ps_tags_cover(&plan->pools[grant->pool].tags, wanted))
+			best = grant->pool;
+	}
+	return best < plan->n_pools ? (int)best : PS_PLAN_NONE;
+}
+
+/* Appends this host's slices of one pool and family. */
+static struct ps_choice add_slices(struct ps_compile_egress *egress, const struct ps_plan *plan,
+				   unsigned self, unsigned pool, bool is_v4)
+{
+	size_t first = egress->config.n_slices;
+
+	for (size_t i = 0; i < plan->n_grants; i++) {
+		const struct ps_grant *grant = &plan->grants[i];
+
+		if (grant->host == self && grant->pool == pool &&
+		    ps_ip_is_v4(&grant->address) == is_v4)
+			egress->slices[egress->config.n_slices++] = slice_of(plan, grant);
+	}
+	return (struct ps_choice){(uint32_t)first, (uint32_t)(egress->config.n_slices - first)};
+}
+
+/* Slices sorted by pool and family, so that each class's choice is a run for each family. */
 static int fill_choices(struct ps_compile_egress *egress, const struct ps_plan *plan, unsigned self)
 {
-	ps_auto_mem struct ps_choice *by_pool = calloc(plan->n_pools + 1, sizeof(*by_pool));
-	size_t n = 0;
+	ps_auto_mem struct ps_choices *by_pool = calloc(plan->n_pools + 1, sizeof(*by_pool));
 
 	if (!by_pool)
 		return -ENOMEM;
-	for (size_t pool = 0; pool < plan->n_pools; pool++) {
-		by_pool[pool].first = (uint32_t)n;
-		for (size_t i = 0; i < plan->n_grants; i++)
-			if (plan->grants[i].host == self && plan->grants[i].pool == pool)
-				egress->slices[n++] = slice_of(plan, &plan->grants[i]);
-		by_pool[pool].n = (uint32_t)n - by_pool[pool].first;
+	for (unsigned pool = 0; pool < plan->n_pools; pool++) {
+		by_pool[pool].v4 = add_slices(egress, plan, self, pool, true);
+		by_pool[pool].v6 = add_slices(egress, plan, self, pool, false);
 	}
-	for (size_t class = 0; class < plan->n_classes; class ++) {
-		int pool = ps_plan_class_pool(plan, (unsigned)class, self);
+	for (unsigned class = 0; class < plan->n_classes; class ++) {
+		int v4 = ps_compile_class_pool(plan, class, self, true);
+		int v6 = ps_compile_class_pool(plan, class, self, false);
 
-		if (pool != PS_PLAN_NONE)
-			egress->choices[class] = by_pool[pool];
+		if (v4 != PS_PLAN_NONE)
+			egress->choices[class].v4 = by_pool[v4].v4;
+		if (v6 != PS_PLAN_NONE)
+			egress->choices[class].v6 = by_pool[v6].v6;
 	}
-	egress->config.n_slices = n;
 	egress->config.n_choices = plan->n_classes;
 	return 0;
 }
@@ -295,7 +194,7 @@ static void fill_services(struct ps_compile_egress *egress, const struct ps_plan
 
 		if (service->host == self)
 			egress->services[n++] =
-				(struct ps_claim_key){.src = ps_ip_v4_be(&service->address),
+				(struct ps_claim_key){.src = ps_ip16(&service->address),
 						      .sport = htons(service->port),
 						      .protocol = service->protocol};
 	}
@@ -325,7 +224,8 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 	egress->config.shared = egress->shared;
 	egress->config.shared_shift = egress->shared_shift;
 	egress->config.services = egress->services;
-	egress->config.mss = (uint16_t)(plan->hosts[self].mtu - PS_OVERHEAD_V4 - HEADERS_V4);
+	egress->config.mss =
+		(uint16_t)(plan->hosts[self].mtu - ps_plan_outer_len(plan) - HEADERS_V4);
 	*ret = ps_move(egress);
 	return 0;
 }

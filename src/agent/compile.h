@@ -23,7 +23,7 @@ struct ps_compile_cgroup {
 struct ps_compile_egress {
 	struct ps_egress_config config;
 	struct ps_egress_slice *slices;
-	struct ps_choice *choices;
+	struct ps_choices *choices;
 	struct ps_egress_match *matches;
 	struct ps_prefix *direct, *shared;
 	unsigned *shared_shift;
@@ -37,8 +37,13 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 			  const struct ps_compile_cgroup *named, struct ps_compile_egress **ret);
 void ps_compile_egress_free(struct ps_compile_egress **egress);
 
+/* The pool that serves `class` on host `self` towards destinations of a family: the first, in the
+ * order of the file, whose tags cover the class's and of which the host holds a slice of that
+ * family; PS_PLAN_NONE if there is none. */
+int ps_compile_class_pool(const struct ps_plan *plan, unsigned class, unsigned self, bool is_v4);
+
 /* The shared addresses of which the host holds a slice, in rising order; caller frees *ret. */
-int ps_compile_addresses(const struct ps_plan *plan, unsigned self, uint32_t **ret_be,
+int ps_compile_addresses(const struct ps_plan *plan, unsigned self, struct ps_ip **ret,
 			 size_t *ret_n);
 /* The host's slices, in the order of the grants; caller frees *ret. */
 int ps_compile_slices(const struct ps_plan *plan, unsigned self, struct ps_egress_slice **ret,

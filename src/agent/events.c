@@ -9,9 +9,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/compile.h"
 #include "agent/log.h"
 #include "base/own.h"
 #include "egress/egress.h"
+
+enum { ENDPOINT_TEXT_MAX = PS_IP_TEXT_MAX + 9 }; /* brackets, colon, port */
 
 struct ps_events {
 	json_t *recent; /* array, oldest first */
@@ -107,8 +110,12 @@ static const char *advice_for(enum ps_egress_reason reason)
 		return "run the program in a class (portslice run), and bind within this host's slices";
 	case PS_EGRESS_REFUSED_UNCONNECTED:
 		return "connect the socket before sending, or list the destination under `direct`";
+	case PS_EGRESS_REFUSED_V4:
+		return "use IPv6, give the class's tags to a pool with IPv4 addresses, or list the destination under `direct`";
+	case PS_EGRESS_GUARD_NEIGHBOUR:
+		return "remove the shared address from interfaces and neighbour proxies: it needs a local route only";
 	case PS_EGRESS_REFUSED_V6:
-		return "use IPv4, or list the destination under `direct`";
+		return "use IPv4, give the class's tags to a pool with IPv6 addresses, or list the destination under `direct`";
 	default:
 		return "find the program that sends with a shared address by other means than its sockets";
 	}
@@ -123,17 +130,24 @@ static const char *protocol_name(uint8_t protocol)
 		return "udp";
 	case IPPROTO_ICMP:
 		return "icmp";
+	case IPPROTO_ICMPV6:
+		return "icmp6";
 	default:
 		return "other";
 	}
 }
 
-static void format_endpoint(uint32_t ip4_be, uint16_t port_be, char *ret, size_t size)
+/* "198.51.100.1:443", "[2001:db8::1]:443"; an address that is not known is of the record's family. */
+static void format_endpoint(const union ps_ip16 *ip16, uint16_t port_be, bool v4,
+			    char ret[ENDPOINT_TEXT_MAX])
 {
-	char text[INET_ADDRSTRLEN];
+	struct ps_ip ip = ps_ip_from_v4(0);
+	char text[PS_IP_TEXT_MAX];
 
-	inet_ntop(AF_INET, &ip4_be, text, sizeof(text));
-	snprintf(ret, size, "%s:%u", text, ntohs(port_be));
+	if (!v4 || !ps_ip16_is_zero(ip16))
+		memcpy(ip.bytes, ip16->bytes, sizeof(ip.bytes));
+	snprintf(ret, ENDPOINT_TEXT_MAX, ps_ip_is_v4(&ip) ? "%s:%u" : "[%s]:%u",
+		 ps_ip_format(&ip, text), ntohs(port_be));
 }
 
 /* A program chooses its own name: nothing but printable ASCII goes into logs and JSON. */
@@ -143,9 +157,17 @@ static void copy_name(const char comm[PS_COMM_LEN], char ret[PS_COMM_LEN + 1])
 		ret[i] = comm[i] < ' ' || comm[i] > '~' ? '?' : comm[i];
 }
 
-static const char *pool_of(const struct ps_plan *plan, unsigned self, unsigned class)
+/* The record's family: that of its source, or of its destination where there is none yet. */
+static bool is_v4(const struct ps_egress_event *record)
 {
-	int pool = class < plan->n_classes ? ps_plan_class_pool(plan, class, self) : PS_PLAN_NONE;
+	return ps_ip16_is_v4(&record->src) ||
+	       (ps_ip16_is_zero(&record->src) && ps_ip16_is_v4(&record->dst));
+}
+
+static const char *pool_of(const struct ps_plan *plan, unsigned self, unsigned class, bool v4)
+{
+	int pool = class < plan->n_classes ? ps_compile_class_pool(plan, class, self, v4)
+					   : PS_PLAN_NONE;
 
 	return pool == PS_PLAN_NONE ? "none" : plan->pools[pool].name;
 }
@@ -155,14 +177,14 @@ void ps_events_add_egress(struct ps_events *events, const struct ps_plan *plan, 
 {
 	const char *class =
 		record->class < plan->n_classes ? plan->classes[record->class].name : "none";
-	const char *pool = pool_of(plan, self, record->class);
-	char source[32], destination[32], comm[PS_COMM_LEN + 1] = {0};
+	const char *pool = pool_of(plan, self, record->class, is_v4(record));
+	char source[ENDPOINT_TEXT_MAX], destination[ENDPOINT_TEXT_MAX], comm[PS_COMM_LEN + 1] = {0};
 	const char *advice = advice_for(record->reason);
 	json_t *more;
 
 	copy_name(record->comm, comm);
-	format_endpoint(record->src, record->sport, source, sizeof(source));
-	format_endpoint(record->dst, record->dport, destination, sizeof(destination));
+	format_endpoint(&record->src, record->sport, is_v4(record), source);
+	format_endpoint(&record->dst, record->dport, is_v4(record), destination);
 	more = json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "host",
 			 plan->hosts[self].name, "program", comm, "pid", (int)record->pid, "cgroup",
 			 (json_int_t)record->cgroup, "class", class, "pool", pool, "source", source,

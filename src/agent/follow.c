@@ -266,7 +266,7 @@ static struct ps_hello_slice hello_slice(const struct ps_egress_slice *slice)
 {
 	unsigned index = slice->shift == PS_SHIFT_WHOLE ? 0 : slice->ports.first >> slice->shift;
 
-	return (struct ps_hello_slice){slice->ip4_be, (uint16_t)index};
+	return (struct ps_hello_slice){slice->address, (uint16_t)index};
 }
 
 static int look_at_usage(struct ps_agent *agent)

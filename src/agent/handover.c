@@ -124,8 +124,8 @@ static int add_leaving(struct leaving *leaving, const struct ps_move *move)
 	struct ps_place place;
 	unsigned shift;
 
-	leaving->slices[leaving->n++] = (struct ps_egress_slice){
-		.ip4_be = ps_ip_v4_be(&move->address), .ports = move->ports};
+	leaving->slices[leaving->n++] =
+		(struct ps_egress_slice){.address = move->address, .ports = move->ports};
 	if (ps_plan_locate(leaving->plan, &move->address, &place) < 0)
 		return 0;
 	shift = leaving->plan->pools[place.pool].shift;

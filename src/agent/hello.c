@@ -16,15 +16,16 @@ struct wire_head {
 _Static_assert(sizeof(struct wire_head) == 56, "wire layout, see hello.h");
 
 struct wire_slice {
-	uint32_t ip4_be;
+	struct ps_ip ip;
 	uint16_t slice_be, zero;
 } __attribute__((packed));
+_Static_assert(sizeof(struct wire_slice) == 20, "wire layout, see hello.h");
 _Static_assert(sizeof(struct wire_head) + PS_HELLO_NAME_MAX +
 			       PS_HELLO_SLICES_MAX * sizeof(struct wire_slice) <=
 		       PS_HELLO_MAX,
 	       "the longest hello fits");
 
-static const uint8_t magic[4] = {'P', 'S', 'H', '1'};
+static const uint8_t magic[4] = {'P', 'S', 'H', '2'};
 
 size_t ps_hello_encode(const struct ps_hello *hello, uint8_t ret[PS_HELLO_MAX])
 {
@@ -44,7 +45,7 @@ size_t ps_hello_encode(const struct ps_hello *hello, uint8_t ret[PS_HELLO_MAX])
 	memcpy(ret + at, hello->name, n_name);
 	at += n_name;
 	for (size_t i = 0; i < hello->n_slices; i++) {
-		struct wire_slice slice = {.ip4_be = hello->slices[i].ip4_be,
+		struct wire_slice slice = {.ip = hello->slices[i].ip,
 					   .slice_be = htobe16(hello->slices[i].slice)};
 
 		memcpy(ret + at, &slice, sizeof(slice));
@@ -81,7 +82,7 @@ int ps_hello_decode(const uint8_t *data, size_t len, struct ps_hello *ret)
 		struct wire_slice slice;
 
 		memcpy(&slice, data + at + i * sizeof(slice), sizeof(slice));
-		hello.slices[i].ip4_be = slice.ip4_be;
+		hello.slices[i].ip = slice.ip;
 		hello.slices[i].slice = be16toh(slice.slice_be);
 	}
 	*ret = hello;

@@ -4,9 +4,11 @@
  * and which of their slices are in use.  Pure: bytes in, struct out, nothing else.
  *
  *   0      4        6      8       12         44       52        54        56
- *   | PSH1 | part   | parts| round | digest   | plan   | n_names | n_slices|
+ *   | PSH2 | part   | parts| round | digest   | plan   | n_names | n_slices|
  *   |      | __be16 | be16 | be32  | 32 bytes | be64   | be16    | be16    |
- *   name (n_names bytes), then n_slices times { address be32, slice be16, zero be16 }
+ *   name (n_names bytes), then n_slices times { address 16 bytes, slice be16, zero be16 }
+ *
+ * Addresses are those of struct ps_ip.  A hello of another version is another magic, and not heard.
  *
  * A host with more slices in use than fit sends several parts of one round.
  */
@@ -20,13 +22,14 @@
 
 enum {
 	PS_HELLO_PORT = 6077, /* UDP, on the underlay address */
-	PS_HELLO_MAX = 1400,  /* bytes: fits any underlay without fragments */
+	PS_HELLO_MAX =
+		1232, /* bytes: with IPv6 and UDP header what every path takes (RFC 8200 §5) */
 	PS_HELLO_NAME_MAX = 63,
-	PS_HELLO_SLICES_MAX = 150, /* in one part */
+	PS_HELLO_SLICES_MAX = 55, /* in one part */
 };
 
 struct ps_hello_slice {
-	uint32_t ip4_be;
+	struct ps_ip ip;
 	uint16_t slice;
 };
 

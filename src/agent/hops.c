@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "agent/hops.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 
 #include "base/own.h"
 
-/* An address that only the default route covers on any sensible host (RFC 5737 TEST-NET-1). */
-static const char somewhere[] = "192.0.2.1";
+/* Addresses that only the default route covers on any sensible host: TEST-NET-1 (RFC 5737) and the
+ * newer prefix for documentation (RFC 9637). */
+static const char somewhere[] = "192.0.2.1", somewhere6[] = "3fff::1";
 
 struct resolver {
 	struct ps_net *net;
@@ -25,25 +25,26 @@ static const struct ps_net_link *link_by_index(const struct resolver *resolver, 
 	return NULL;
 }
 
-static int find_neighbour(struct resolver *resolver, const struct ps_net_route *route,
-			  uint8_t ret_mac[6])
+/* The neighbour's MAC address; where it is unknown or old the kernel is asked to resolve it, since
+ * packets that the dispatcher sends pass its neighbour table by. */
+static int find_mac(struct resolver *resolver, const struct ps_net_route *route, uint8_t ret_mac[6])
 {
-	int r = ps_net_neighbour(resolver->net, route->ifindex, route->next_be, ret_mac);
+	int r = ps_net_neighbour(resolver->net, route->ifindex, &route->next, ret_mac);
 
-	if (r < 0) /* packets of the dispatcher do not make the kernel ask */
-		(void)ps_net_solicit(resolver->net, route->ifindex, route->next_be);
-	return r;
+	if (r != 0)
+		(void)ps_net_solicit(resolver->net, route->ifindex, &route->next);
+	return r < 0 ? r : 0;
 }
 
 /* An empty hop (ifindex 0) where the route or the neighbour is not known. */
-static struct ps_hop resolve(struct resolver *resolver, uint32_t dst_be, unsigned oif)
+static struct ps_hop resolve(struct resolver *resolver, const struct ps_ip *dst, unsigned oif)
 {
 	const struct ps_net_link *link;
 	struct ps_net_route route;
 	struct ps_hop hop = {0};
 
-	if (ps_net_route(resolver->net, dst_be, oif, &route) < 0 ||
-	    find_neighbour(resolver, &route, hop.dst_mac) < 0) {
+	if (ps_net_route(resolver->net, dst, oif, &route) < 0 ||
+	    find_mac(resolver, &route, hop.dst_mac) < 0) {
 		resolver->n_unresolved++;
 		return (struct ps_hop){0};
 	}
@@ -64,7 +65,7 @@ static int refresh_hosts(struct resolver *resolver, const struct ps_plan *plan, 
 
 		if (i == self || plan->hosts[i].site != plan->hosts[self].site)
 			continue;
-		hop = resolve(resolver, ps_ip_v4_be(&plan->hosts[i].underlay), resolver->oif);
+		hop = resolve(resolver, &plan->hosts[i].underlay, resolver->oif);
 		r = ps_dispatch_set_hop(dispatch, i, &hop);
 		if (r < 0)
 			return r;
@@ -81,7 +82,7 @@ static int refresh_edges(struct resolver *resolver, const struct ps_plan *plan, 
 
 		if (i == plan->hosts[self].site || !plan->sites[i].has_edge)
 			continue;
-		hop = resolve(resolver, ps_ip_v4_be(&plan->sites[i].edge), resolver->oif);
+		hop = resolve(resolver, &plan->sites[i].edge, resolver->oif);
 		r = ps_dispatch_set_edge_hop(dispatch, i, &hop);
 		if (r < 0)
 			return r;
@@ -89,17 +90,33 @@ static int refresh_edges(struct resolver *resolver, const struct ps_plan *plan, 
 	return 0;
 }
 
-/* Where answers to packets that another site sent here leave.  Routers that tell hosts every route
- * give them no default one: then by the way to the other sites. */
+/* Where answers to packets that another site sent here leave: by the default route of their family.
+ * Routers that tell hosts every route give them no default one: then by the way to the other sites,
+ * which is the same router's, whatever family the underlay has. */
 static struct ps_hop resolve_gateway(struct resolver *resolver, const struct ps_plan *plan,
-				     unsigned self)
+				     unsigned self, const char *beyond)
 {
-	struct ps_hop hop = resolve(resolver, inet_addr(somewhere), 0);
+	struct ps_hop hop = {0};
+	struct ps_ip dst;
 
+	if (ps_ip_parse(beyond, &dst) == 0)
+		hop = resolve(resolver, &dst, 0);
 	for (unsigned i = 0; i < plan->n_sites && !hop.ifindex; i++)
 		if (i != plan->hosts[self].site && plan->sites[i].has_edge)
-			hop = resolve(resolver, ps_ip_v4_be(&plan->sites[i].edge), 0);
+			hop = resolve(resolver, &plan->sites[i].edge, 0);
 	return hop;
+}
+
+static int refresh_gateways(struct resolver *resolver, const struct ps_plan *plan, unsigned self,
+			    struct ps_dispatch *dispatch)
+{
+	struct ps_hop hop = resolve_gateway(resolver, plan, self, somewhere);
+	int r = ps_dispatch_set_gateway(dispatch, &hop);
+
+	if (r < 0)
+		return r;
+	hop = resolve_gateway(resolver, plan, self, somewhere6);
+	return ps_dispatch_set_gateway6(dispatch, &hop);
 }
 
 int ps_hops_refresh(struct ps_net *net, const struct ps_plan *plan, unsigned self,
@@ -107,7 +124,6 @@ int ps_hops_refresh(struct ps_net *net, const struct ps_plan *plan, unsigned sel
 {
 	ps_auto_mem struct ps_net_link *links = NULL;
 	struct resolver resolver = {.net = net};
-	struct ps_hop gateway;
 	int r = ps_net_links(net, &links, &resolver.n_links);
 
 	if (r < 0)
@@ -115,8 +131,7 @@ int ps_hops_refresh(struct ps_net *net, const struct ps_plan *plan, unsigned sel
 	resolver.links = links;
 	if (plan->hosts[self].underlay_interface)
 		resolver.oif = if_nametoindex(plan->hosts[self].underlay_interface);
-	gateway = resolve_gateway(&resolver, plan, self);
-	r = ps_dispatch_set_gateway(dispatch, &gateway);
+	r = refresh_gateways(&resolver, plan, self, dispatch);
 	if (r == 0)
 		r = refresh_hosts(&resolver, plan, self, dispatch);
 	if (r == 0)

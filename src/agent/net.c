@@ -8,9 +8,10 @@
  * (ENOBUFS), which on a busy router is a matter of time.
  *
  * Shared addresses exist on a host as routes of type `local` on the loopback device and never on an
- * interface (design.md §4): the kernel then lets sockets bind them, and answers no ARP for them as
- * long as arp_ignore is set.  The routes carry a protocol number of their own, so that a person
- * reading `ip route show table local` sees whose they are.
+ * interface (design.md §4): the kernel then lets sockets bind them (IPv6: with ip_nonlocal_bind), and
+ * answers no ARP for them as long as arp_ignore is set; neighbour solicitations for IPv6 it answers
+ * only for addresses of the interface.  The routes carry a protocol number of their own, so that a
+ * person reading `ip route show table local` sees whose they are.
  *
  * Standards: RFC 3549 (netlink as a protocol); rtnetlink(7).
  */
@@ -77,7 +78,8 @@ int ps_net_open(struct ps_net **ret)
 	net->requests = open_socket(0, 0);
 	if (!net->requests)
 		return -errno;
-	net->monitor = open_socket(RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE, SOCK_NONBLOCK);
+	net->monitor = open_socket(
+		RTMGRP_LINK | RTMGRP_NEIGH | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE, SOCK_NONBLOCK);
 	if (!net->monitor)
 		return -errno;
 	net->port = mnl_socket_get_portid(net->requests);
@@ -212,6 +214,40 @@ int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n)
 	return 0;
 }
 
+static uint8_t family_of(const struct ps_ip *ip)
+{
+	return ps_ip_is_v4(ip) ? AF_INET : AF_INET6;
+}
+
+static void put_ip(struct nlmsghdr *header, uint16_t type, const struct ps_ip *ip)
+{
+	if (ps_ip_is_v4(ip))
+		mnl_attr_put_u32(header, type, ps_ip_v4_be(ip));
+	else
+		mnl_attr_put(header, type, sizeof(ip->bytes), ip->bytes);
+}
+
+/* False: no address of either family. */
+static bool read_ip(const void *bytes, size_t len, struct ps_ip *ret)
+{
+	uint32_t ip4_be;
+
+	if (len == sizeof(ret->bytes)) {
+		memcpy(ret->bytes, bytes, sizeof(ret->bytes));
+		return true;
+	}
+	if (len != sizeof(ip4_be))
+		return false;
+	memcpy(&ip4_be, bytes, sizeof(ip4_be));
+	*ret = ps_ip_from_v4(ip4_be);
+	return true;
+}
+
+static bool get_ip(const struct nlattr *attr, struct ps_ip *ret)
+{
+	return read_ip(mnl_attr_get_payload(attr), mnl_attr_get_payload_len(attr), ret);
+}
+
 static int take_route(const struct nlmsghdr *header, void *arg)
 {
 	const struct rtmsg *route = mnl_nlmsg_get_payload(header);
@@ -222,25 +258,31 @@ static int take_route(const struct nlmsghdr *header, void *arg)
 		return MNL_CB_OK;
 	mnl_attr_for_each(attr, header, sizeof(*route))
 	{
+		const struct rtvia *via = mnl_attr_get_payload(attr);
+
 		if (mnl_attr_get_type(attr) == RTA_OIF)
 			found->ifindex = mnl_attr_get_u32(attr);
 		if (mnl_attr_get_type(attr) == RTA_GATEWAY)
-			found->next_be = mnl_attr_get_u32(attr);
+			(void)get_ip(attr, &found->next);
+		if (mnl_attr_get_type(attr) == RTA_VIA)
+			(void)read_ip(via->rtvia_addr,
+				      mnl_attr_get_payload_len(attr) - sizeof(*via), &found->next);
 	}
 	return MNL_CB_OK;
 }
 
-int ps_net_route(struct ps_net *net, uint32_t dst_be, unsigned oif, struct ps_net_route *ret)
+int ps_net_route(struct ps_net *net, const struct ps_ip *dst, unsigned oif,
+		 struct ps_net_route *ret)
 {
 	char buffer[MNL_NLMSG_HDRLEN + 128];
 	struct nlmsghdr *header = request(net, buffer, RTM_GETROUTE, 0);
 	struct rtmsg *route = mnl_nlmsg_put_extra_header(header, sizeof(*route));
-	struct ps_net_route found = {.next_be = dst_be};
+	struct ps_net_route found = {.next = *dst};
 	int r;
 
-	route->rtm_family = AF_INET;
-	route->rtm_dst_len = 32;
-	mnl_attr_put_u32(header, RTA_DST, dst_be);
+	route->rtm_family = family_of(dst);
+	route->rtm_dst_len = ps_ip_is_v4(dst) ? 32 : 128;
+	put_ip(header, RTA_DST, dst);
 	if (oif)
 		mnl_attr_put_u32(header, RTA_OIF, oif);
 	r = converse(net, header, take_route, &found);
@@ -254,9 +296,9 @@ int ps_net_route(struct ps_net *net, uint32_t dst_be, unsigned oif, struct ps_ne
 
 struct neighbour_search {
 	unsigned ifindex;
-	uint32_t ip_be;
+	struct ps_ip ip;
 	uint8_t mac[6];
-	bool found;
+	bool found, stale;
 };
 
 static int take_neighbour(const struct nlmsghdr *header, void *arg)
@@ -267,61 +309,68 @@ static int take_neighbour(const struct nlmsghdr *header, void *arg)
 	struct neighbour_search *search = arg;
 	const struct nlattr *attr;
 	const void *mac = NULL;
-	uint32_t ip_be = 0;
+	struct ps_ip ip = {0};
 
 	if ((unsigned)neighbour->ndm_ifindex != search->ifindex || !(neighbour->ndm_state & usable))
 		return MNL_CB_OK;
 	mnl_attr_for_each(attr, header, sizeof(*neighbour))
 	{
-		if (mnl_attr_get_type(attr) == NDA_DST && mnl_attr_get_payload_len(attr) == 4)
-			ip_be = mnl_attr_get_u32(attr);
+		if (mnl_attr_get_type(attr) == NDA_DST)
+			(void)get_ip(attr, &ip);
 		if (mnl_attr_get_type(attr) == NDA_LLADDR && mnl_attr_get_payload_len(attr) == 6)
 			mac = mnl_attr_get_payload(attr);
 	}
-	if (ip_be == search->ip_be && mac) {
+	if (mac && ps_ip_cmp(&ip, &search->ip) == 0) {
 		memcpy(search->mac, mac, sizeof(search->mac));
 		search->found = true;
+		search->stale = neighbour->ndm_state & NUD_STALE;
 	}
 	return MNL_CB_OK;
 }
 
-int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8_t ret_mac[6])
+/* A request about one neighbour, begun in `buffer`. */
+static struct nlmsghdr *neighbour_request(struct ps_net *net, void *buffer, uint16_t type,
+					  unsigned ifindex, const struct ps_ip *ip)
+{
+	struct nlmsghdr *header = request(net, buffer, type, 0);
+	struct ndmsg *neighbour = mnl_nlmsg_put_extra_header(header, sizeof(*neighbour));
+
+	neighbour->ndm_family = family_of(ip);
+	neighbour->ndm_ifindex = (int)ifindex;
+	put_ip(header, NDA_DST, ip);
+	return header;
+}
+
+int ps_net_neighbour(struct ps_net *net, unsigned ifindex, const struct ps_ip *ip,
+		     uint8_t ret_mac[6])
 {
 	char buffer[MNL_NLMSG_HDRLEN + 128];
-	struct nlmsghdr *header = request(net, buffer, RTM_GETNEIGH, 0);
-	struct ndmsg *neighbour = mnl_nlmsg_put_extra_header(header, sizeof(*neighbour));
-	struct neighbour_search search = {.ifindex = ifindex, .ip_be = ip_be};
-	int r;
+	struct nlmsghdr *header = neighbour_request(net, buffer, RTM_GETNEIGH, ifindex, ip);
+	struct neighbour_search search = {.ifindex = ifindex, .ip = *ip};
+	int r = converse(net, header, take_neighbour, &search);
 
-	neighbour->ndm_family = AF_INET;
-	neighbour->ndm_ifindex = (int)ifindex;
-	mnl_attr_put_u32(header, NDA_DST, ip_be);
-	r = converse(net, header, take_neighbour, &search);
 	if (r < 0)
 		return r;
 	if (!search.found)
 		return -ENOENT;
 	memcpy(ret_mac, search.mac, sizeof(search.mac));
-	return 0;
+	return search.stale;
 }
 
-int ps_net_solicit(struct ps_net *net, unsigned ifindex, uint32_t ip_be)
+/* NTF_USE does what a packet would: a request goes out, an answer is awaited by the kernel. */
+int ps_net_solicit(struct ps_net *net, unsigned ifindex, const struct ps_ip *ip)
 {
 	char buffer[MNL_NLMSG_HDRLEN + 128];
-	struct nlmsghdr *header =
-		request(net, buffer, RTM_NEWNEIGH, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
-	struct ndmsg *neighbour = mnl_nlmsg_put_extra_header(header, sizeof(*neighbour));
+	struct nlmsghdr *header = neighbour_request(net, buffer, RTM_NEWNEIGH, ifindex, ip);
+	struct ndmsg *neighbour = mnl_nlmsg_get_payload(header);
 
-	neighbour->ndm_family = AF_INET;
-	neighbour->ndm_ifindex = (int)ifindex;
-	neighbour->ndm_state = NUD_NONE;
-	neighbour->ndm_flags = NTF_USE; /* as if a packet wanted to leave */
-	mnl_attr_put_u32(header, NDA_DST, ip_be);
+	header->nlmsg_flags |= NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+	neighbour->ndm_flags = NTF_USE;
 	return converse(net, header, NULL, NULL);
 }
 
 struct address_list {
-	uint32_t *items_be;
+	struct ps_ip *items;
 	size_t n;
 };
 
@@ -330,46 +379,66 @@ static int take_local_route(const struct nlmsghdr *header, void *arg)
 	const struct rtmsg *route = mnl_nlmsg_get_payload(header);
 	struct address_list *list = arg;
 	const struct nlattr *attr;
-	uint32_t *grown;
+	struct ps_ip *grown;
 
 	if (route->rtm_table != RT_TABLE_LOCAL || route->rtm_protocol != ROUTE_PROTOCOL ||
-	    route->rtm_dst_len != 32)
+	    route->rtm_dst_len != (route->rtm_family == AF_INET ? 32 : 128))
 		return MNL_CB_OK;
 	mnl_attr_for_each(attr, header, sizeof(*route))
 	{
 		if (mnl_attr_get_type(attr) != RTA_DST)
 			continue;
-		grown = reallocarray(list->items_be, list->n + 1, sizeof(*grown));
+		grown = reallocarray(list->items, list->n + 1, sizeof(*grown));
 		if (!grown) {
 			errno = ENOMEM;
 			return MNL_CB_ERROR;
 		}
-		grown[list->n++] = mnl_attr_get_u32(attr);
-		list->items_be = grown;
+		list->items = grown;
+		list->n += get_ip(attr, &grown[list->n]);
 	}
 	return MNL_CB_OK;
 }
 
-int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n)
+/* Appends those of one family. */
+static int dump_local_routes(struct ps_net *net, uint8_t family, struct address_list *list)
 {
 	char buffer[MNL_NLMSG_HDRLEN + 64];
 	struct nlmsghdr *header = request(net, buffer, RTM_GETROUTE, NLM_F_DUMP);
 	struct rtmsg *route = mnl_nlmsg_put_extra_header(header, sizeof(*route));
-	struct address_list list = {0};
+	struct address_list found = {0};
+	struct ps_ip *grown;
 	int r;
 
-	route->rtm_family = AF_INET;
-	r = dump(net, header, take_local_route, &list, &list.n);
+	route->rtm_family = family;
+	r = dump(net, header, take_local_route, &found, &found.n);
+	grown = r < 0 ? NULL : reallocarray(list->items, list->n + found.n + 1, sizeof(*grown));
+	if (grown) {
+		if (found.n)
+			memcpy(grown + list->n, found.items, found.n * sizeof(*grown));
+		list->items = grown;
+		list->n += found.n;
+	}
+	free(found.items);
+	return r < 0 ? r : grown ? 0 : -ENOMEM;
+}
+
+int ps_net_local_routes(struct ps_net *net, struct ps_ip **ret, size_t *ret_n)
+{
+	struct address_list list = {0};
+	int r = dump_local_routes(net, AF_INET, &list);
+
+	if (r == 0)
+		r = dump_local_routes(net, AF_INET6, &list);
 	if (r < 0) {
-		free(list.items_be);
+		free(list.items);
 		return r;
 	}
-	*ret_be = list.items_be;
+	*ret = list.items;
 	*ret_n = list.n;
 	return 0;
 }
 
-int ps_net_local_route(struct ps_net *net, uint32_t ip_be, bool add)
+int ps_net_local_route(struct ps_net *net, const struct ps_ip *ip, bool add)
 {
 	char buffer[MNL_NLMSG_HDRLEN + 128];
 	struct nlmsghdr *header = request(net, buffer, add ? RTM_NEWROUTE : RTM_DELROUTE,
@@ -378,14 +447,14 @@ int ps_net_local_route(struct ps_net *net, uint32_t ip_be, bool add)
 	int r;
 
 	*route = (struct rtmsg){
-		.rtm_family = AF_INET,
-		.rtm_dst_len = 32,
+		.rtm_family = family_of(ip),
+		.rtm_dst_len = ps_ip_is_v4(ip) ? 32 : 128,
 		.rtm_table = RT_TABLE_LOCAL,
 		.rtm_protocol = ROUTE_PROTOCOL,
 		.rtm_scope = RT_SCOPE_HOST,
 		.rtm_type = RTN_LOCAL,
 	};
-	mnl_attr_put_u32(header, RTA_DST, ip_be);
+	put_ip(header, RTA_DST, ip);
 	mnl_attr_put_u32(header, RTA_OIF, LOOPBACK_IFINDEX);
 	r = converse(net, header, NULL, NULL);
 	return r == -ESRCH && !add ? 0 : r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The host's links, routes and neighbours over rtnetlink, by libmnl.  IPv4.  Addresses are network
- * order, MAC addresses six bytes as on the wire.
+ * The host's links, routes and neighbours over rtnetlink, by libmnl.  MAC addresses are six bytes as
+ * on the wire.
  */
 #ifndef PS_AGENT_NET_H
 #define PS_AGENT_NET_H
@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/ip.h"
 
 struct ps_net;
 
@@ -20,10 +22,11 @@ struct ps_net_link {
 	bool loopback;
 };
 
-/* Where a packet would go: the interface and the neighbour (gateway, or the destination itself). */
+/* Where a packet would go: the interface and the neighbour (gateway, or the destination itself).
+ * The gateway of an IPv4 route may be an IPv6 neighbour (RFC 8950), and link-local. */
 struct ps_net_route {
 	unsigned ifindex;
-	uint32_t next_be;
+	struct ps_ip next;
 };
 
 int ps_net_open(struct ps_net **ret);
@@ -36,16 +39,18 @@ bool ps_net_monitor_drain(struct ps_net *net);
 
 /* All links; the caller frees *ret. */
 int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n);
-/* The kernel's choice for dst_be; oif 0: any interface.  -ENETUNREACH and its kin: no route. */
-int ps_net_route(struct ps_net *net, uint32_t dst_be, unsigned oif, struct ps_net_route *ret);
-/* -ENOENT: not resolved. */
-int ps_net_neighbour(struct ps_net *net, unsigned ifindex, uint32_t ip_be, uint8_t ret_mac[6]);
-/* Has the kernel find the neighbour's MAC; the monitor tells when it is found.  Costs an ARP request
- * at most, and nothing for a neighbour that is known. */
-int ps_net_solicit(struct ps_net *net, unsigned ifindex, uint32_t ip_be);
-/* The addresses of all routes made by the next call, by whomever; the caller frees *ret_be. */
-int ps_net_local_routes(struct ps_net *net, uint32_t **ret_be, size_t *ret_n);
-/* Adds or removes `local ADDRESS dev lo`.  Adding twice and removing what is not there succeed. */
-int ps_net_local_route(struct ps_net *net, uint32_t ip_be, bool add);
+/* The kernel's choice for dst; oif 0: any interface.  -ENETUNREACH and its kin: no route. */
+int ps_net_route(struct ps_net *net, const struct ps_ip *dst, unsigned oif,
+		 struct ps_net_route *ret);
+/* -ENOENT: not resolved.  1: known, but for long not confirmed. */
+int ps_net_neighbour(struct ps_net *net, unsigned ifindex, const struct ps_ip *ip,
+		     uint8_t ret_mac[6]);
+/* Has the kernel resolve or confirm the neighbour, as traffic to it would; does not wait. */
+int ps_net_solicit(struct ps_net *net, unsigned ifindex, const struct ps_ip *ip);
+/* The addresses of all routes made by the next call, by whomever; the caller frees *ret. */
+int ps_net_local_routes(struct ps_net *net, struct ps_ip **ret, size_t *ret_n);
+/* Adds or removes `local ADDRESS dev lo`.  Adding twice and removing what is not there succeed.
+ * -EACCES: IPv6 is disabled on the loopback device. */
+int ps_net_local_route(struct ps_net *net, const struct ps_ip *ip, bool add);
 
 #endif

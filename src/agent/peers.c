@@ -24,9 +24,12 @@
 
 #include "base/own.h"
 
+/* Some 1,800 hellos of the longest kind, as the kernel counts them: 100,000 slices in use. */
+enum { BUFFER_BYTES = 4 * 1024 * 1024 };
+
 struct peer {
 	char *name;
-	uint32_t underlay_be;
+	struct ps_ip underlay;
 	uint64_t heard_ms; /* 0: never */
 	uint64_t revision;
 	uint8_t digest[PS_PLAN_DIGEST_LEN];
@@ -38,7 +41,8 @@ struct peer {
 
 struct ps_peers {
 	int fd;
-	uint32_t bound_be, round;
+	struct ps_ip bound;
+	uint32_t round;
 	char self[PS_HELLO_NAME_MAX + 1];
 	uint8_t digest[PS_PLAN_DIGEST_LEN];
 	uint64_t revision;
@@ -87,29 +91,75 @@ int ps_peers_fd(const struct ps_peers *peers)
 	return peers->fd;
 }
 
-static int bind_to(uint32_t ip4_be)
-{
-	struct sockaddr_in here = {
-		.sin_family = AF_INET, .sin_port = htons(PS_HELLO_PORT), .sin_addr.s_addr = ip4_be};
-	ps_auto_fd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+/* A socket address of either family. */
+union place {
+	struct sockaddr any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
 
-	if (fd < 0 || bind(fd, (const struct sockaddr *)&here, sizeof(here)) < 0)
+/* The hello port of the address; gives the length. */
+static socklen_t place_of(const struct ps_ip *ip, union place *ret)
+{
+	*ret = (union place){0};
+	if (ps_ip_is_v4(ip)) {
+		ret->v4.sin_family = AF_INET;
+		ret->v4.sin_port = htons(PS_HELLO_PORT);
+		ret->v4.sin_addr.s_addr = ps_ip_v4_be(ip);
+		return sizeof(ret->v4);
+	}
+	ret->v6.sin6_family = AF_INET6;
+	ret->v6.sin6_port = htons(PS_HELLO_PORT);
+	memcpy(&ret->v6.sin6_addr, ip->bytes, sizeof(ip->bytes));
+	return sizeof(ret->v6);
+}
+
+static struct ps_ip ip_of(const union place *place)
+{
+	struct ps_ip ip;
+
+	if (place->any.sa_family == AF_INET)
+		return ps_ip_from_v4(place->v4.sin_addr.s_addr);
+	memcpy(ip.bytes, &place->v6.sin6_addr, sizeof(ip.bytes));
+	return ip;
+}
+
+/* A round comes at once, and a part that finds no room spoils it.  Without the privilege the
+ * kernel's preset stays. */
+static void make_room(int fd)
+{
+	static const int directions[] = {SO_RCVBUFFORCE, SO_SNDBUFFORCE};
+	const int bytes = BUFFER_BYTES;
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(directions); i++)
+		(void)setsockopt(fd, SOL_SOCKET, directions[i], &bytes, sizeof(bytes));
+}
+
+static int bind_to(const struct ps_ip *ip)
+{
+	union place here;
+	socklen_t len = place_of(ip, &here);
+	ps_auto_fd int fd =
+		socket(here.any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0 || bind(fd, &here.any, len) < 0)
 		return -errno;
+	make_room(fd);
 	return ps_fd_move(&fd);
 }
 
-static int rebind(struct ps_peers *peers, uint32_t ip4_be)
+static int rebind(struct ps_peers *peers, const struct ps_ip *ip)
 {
 	int fd;
 
-	if (peers->fd >= 0 && peers->bound_be == ip4_be)
+	if (peers->fd >= 0 && ps_ip_cmp(&peers->bound, ip) == 0)
 		return 0;
-	fd = bind_to(ip4_be);
+	fd = bind_to(ip);
 	if (fd < 0)
 		return fd;
 	ps_fd_drop(&peers->fd);
 	peers->fd = fd;
-	peers->bound_be = ip4_be;
+	peers->bound = *ip;
 	return 0;
 }
 
@@ -131,7 +181,7 @@ static int adopt(struct ps_peers *peers, const struct ps_host *host, struct peer
 	} else {
 		ret->name = strdup(host->name);
 	}
-	ret->underlay_be = ps_ip_v4_be(&host->underlay);
+	ret->underlay = host->underlay;
 	return ret->name ? 0 : -ENOMEM;
 }
 
@@ -140,7 +190,7 @@ int ps_peers_set_plan(struct ps_peers *peers, const struct ps_plan *plan, unsign
 {
 	struct peer *items = calloc(plan->n_hosts + 1, sizeof(*items));
 	size_t n = 0;
-	int r = items ? rebind(peers, ps_ip_v4_be(&plan->hosts[self].underlay)) : -ENOMEM;
+	int r = items ? rebind(peers, &plan->hosts[self].underlay) : -ENOMEM;
 
 	for (size_t i = 0; i < plan->n_hosts && r == 0; i++)
 		if (i != self)
@@ -161,12 +211,11 @@ int ps_peers_set_plan(struct ps_peers *peers, const struct ps_plan *plan, unsign
 static void send_to_all(const struct ps_peers *peers, const void *data, size_t len)
 {
 	for (size_t i = 0; i < peers->n; i++) {
-		struct sockaddr_in there = {.sin_family = AF_INET,
-					    .sin_port = htons(PS_HELLO_PORT),
-					    .sin_addr.s_addr = peers->items[i].underlay_be};
+		union place there;
+		socklen_t there_len = place_of(&peers->items[i].underlay, &there);
 
-		(void)sendto(peers->fd, data, len, 0, (const struct sockaddr *)&there,
-			     sizeof(there)); /* a host that is down is seen by its silence */
+		/* A host that is down is seen by its silence. */
+		(void)sendto(peers->fd, data, len, 0, &there.any, there_len);
 	}
 }
 
@@ -222,12 +271,12 @@ static void gather(struct peer *peer, const struct ps_hello *hello)
 void ps_peers_receive(struct ps_peers *peers, uint64_t now_ms)
 {
 	uint8_t data[PS_HELLO_MAX];
-	struct sockaddr_in from;
+	union place from;
 	socklen_t from_len = sizeof(from);
 	ssize_t n;
 
-	while ((n = recvfrom(peers->fd, data, sizeof(data), 0, (struct sockaddr *)&from,
-			     &from_len)) >= 0) {
+	while ((n = recvfrom(peers->fd, data, sizeof(data), 0, &from.any, &from_len)) >= 0) {
+		struct ps_ip source = ip_of(&from);
 		struct ps_hello hello;
 		struct peer *peer;
 
@@ -235,7 +284,7 @@ void ps_peers_receive(struct ps_peers *peers, uint64_t now_ms)
 		if (ps_hello_decode(data, (size_t)n, &hello) < 0)
 			continue;
 		peer = find(peers, hello.name);
-		if (!peer || peer->underlay_be != from.sin_addr.s_addr)
+		if (!peer || ps_ip_cmp(&peer->underlay, &source) != 0)
 			continue;
 		peer->heard_ms = now_ms;
 		peer->revision = hello.revision;
@@ -279,14 +328,14 @@ bool ps_peers_lags(const struct ps_peers *peers, const char *host,
 	       memcmp(peer->digest, digest, sizeof(peer->digest)) != 0;
 }
 
-const char *ps_peers_user(const struct ps_peers *peers, uint32_t ip4_be, uint16_t slice,
+const char *ps_peers_user(const struct ps_peers *peers, const struct ps_ip *ip, uint16_t slice,
 			  uint64_t now_ms)
 {
 	for (size_t i = 0; i < peers->n; i++) {
 		const struct peer *peer = &peers->items[i];
 
 		for (size_t j = 0; j < peer->n_used && heard(peer, now_ms); j++)
-			if (peer->used[j].ip4_be == ip4_be && peer->used[j].slice == slice)
+			if (peer->used[j].slice == slice && ps_ip_cmp(&peer->used[j].ip, ip) == 0)
 				return peer->name;
 	}
 	return NULL;

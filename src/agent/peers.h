@@ -49,7 +49,7 @@ bool ps_peers_view(const struct ps_peers *peers, size_t i, uint64_t now_ms,
 bool ps_peers_lags(const struct ps_peers *peers, const char *host,
 		   const uint8_t digest[PS_PLAN_DIGEST_LEN], uint64_t now_ms);
 /* The host that said, not long ago, that it uses this slice; NULL: nobody did. */
-const char *ps_peers_user(const struct ps_peers *peers, uint32_t ip4_be, uint16_t slice,
+const char *ps_peers_user(const struct ps_peers *peers, const struct ps_ip *ip, uint16_t slice,
 			  uint64_t now_ms);
 
 #endif

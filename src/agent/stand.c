@@ -122,31 +122,58 @@ bool ps_agent_cgroups_moved(const struct ps_agent *agent)
 	return false;
 }
 
+static int say_sysctl(const char *name, int error, char **ret_why)
+{
+	return ps_say(ret_why, error, "cannot set sysctl %s: %s", name, strerror(-error));
+}
+
 /* arp_ignore 1: answer only for addresses of the interface itself.  arp_announce 2: never ask for a
- * gateway in a shared address's name.  Both measured necessary (design.md §4).  Like the other
- * stand_ functions it gives how many were missing. */
-static int stand_sysctls(struct ps_agent *agent, const struct ps_active *active, char **ret_why)
+ * gateway in a shared address's name.  Both measured necessary (design.md §4). */
+static int stand_uplink_sysctls(struct ps_agent *agent, const char *uplink, char **ret_why)
 {
 	static const struct {
 		const char *name, *value;
 	} settings[] = {{"arp_ignore", "1"}, {"arp_announce", "2"}};
 	int changed = 0;
 
-	for (size_t i = 0; i < active->n_uplinks; i++) {
-		for (size_t j = 0; j < PS_N_ELEMENTS(settings); j++) {
-			char name[128];
-			int r;
+	for (size_t i = 0; i < PS_N_ELEMENTS(settings); i++) {
+		char name[128];
+		int r;
 
-			snprintf(name, sizeof(name), "net/ipv4/conf/%s/%s", active->uplinks[i].name,
-				 settings[j].name);
-			r = ps_undo_sysctl(agent->undo, name, settings[j].value);
-			if (r < 0 && !if_nametoindex(active->uplinks[i].name))
-				break; /* the uplink is gone, which is said elsewhere */
-			if (r < 0)
-				return ps_say(ret_why, r, "cannot set sysctl %s: %s", name,
-					      strerror(-r));
-			changed += r;
-		}
+		snprintf(name, sizeof(name), "net/ipv4/conf/%s/%s", uplink, settings[i].name);
+		r = ps_undo_sysctl(agent->undo, name, settings[i].value);
+		if (r < 0 && !if_nametoindex(uplink))
+			break; /* the uplink is gone, which is said elsewhere */
+		if (r < 0)
+			return say_sysctl(name, r, ret_why);
+		changed += r;
+	}
+	return changed;
+}
+
+static bool holds_v6(const struct ps_active *active)
+{
+	for (size_t i = 0; i < active->n_addresses; i++)
+		if (!ps_ip_is_v4(&active->addresses[i]))
+			return true;
+	return false;
+}
+
+/* A local route is enough to bind an IPv4 address; IPv6 asks for one of an interface, or for this
+ * (design.md §4).  Like the other stand_ functions it gives how many were missing. */
+static int stand_sysctls(struct ps_agent *agent, const struct ps_active *active, char **ret_why)
+{
+	static const char nonlocal[] = "net/ipv6/ip_nonlocal_bind";
+	int changed = holds_v6(active) ? ps_undo_sysctl(agent->undo, nonlocal, "1") : 0;
+
+	if (changed < 0)
+		return say_sysctl(nonlocal, changed, ret_why);
+	for (size_t i = 0; i < active->n_uplinks; i++) {
+		int r = stand_uplink_sysctls(agent, active->uplinks[i].name, ret_why);
+
+		if (r < 0)
+			return r;
+		changed += r;
 	}
 	return changed;
 }
@@ -317,8 +344,12 @@ static int listen_to_peers(struct ps_agent *agent, struct ps_active *active, cha
 
 static int stand_routes(struct ps_agent *agent, const struct ps_active *active, char **ret_why)
 {
-	int r = ps_undo_routes(agent->undo, agent->net, active->addresses_be, active->n_addresses);
+	int r = ps_undo_routes(agent->undo, agent->net, active->addresses, active->n_addresses);
 
+	if (r == -EACCES)
+		return ps_say(
+			ret_why, r,
+			"cannot add local routes of IPv6: enable it with `sysctl net.ipv6.conf.lo.disable_ipv6=0`");
 	return r < 0 ? ps_say(ret_why, r, "cannot add local routes: %s", strerror(-r)) : r;
 }
 

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -160,9 +159,9 @@ json_t *ps_agent_usage(struct ps_agent *agent)
 	if (!used || ps_egress_usage(agent->pin_dir, active->slices, active->n_slices, used) < 0)
 		return list;
 	for (size_t i = 0; i < active->n_slices; i++) {
-		char address[INET_ADDRSTRLEN];
+		char address[PS_IP_TEXT_MAX];
 
-		inet_ntop(AF_INET, &active->slices[i].ip4_be, address, sizeof(address));
+		ps_ip_format(&active->slices[i].address, address);
 		json_array_append_new(list,
 				      json_pack("{s:s, s:i, s:I, s:I}", "address", address,
 						"first_port", active->slices[i].ports.first,

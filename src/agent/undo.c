@@ -12,15 +12,14 @@
  */
 #include "agent/undo.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include <jansson.h>
 
+#include "agent/sysctl.h"
 #include "base/own.h"
 
 struct ps_undo {
@@ -87,44 +86,10 @@ static int note(struct ps_undo *undo, const char *name, const char *key, json_t 
 	return save(undo);
 }
 
-static int sysctl_open(const char *name, int flags)
-{
-	char path[512];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/sys/%s", name);
-	fd = open(path, flags | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-static int sysctl_read(const char *name, char *ret, size_t size)
-{
-	ps_auto_fd int fd = sysctl_open(name, O_RDONLY);
-	ssize_t n;
-
-	if (fd < 0)
-		return fd;
-	n = read(fd, ret, size - 1);
-	if (n < 0)
-		return -errno;
-	ret[n] = '\0';
-	ret[strcspn(ret, "\n")] = '\0';
-	return 0;
-}
-
-static int sysctl_write(const char *name, const char *value)
-{
-	ps_auto_fd int fd = sysctl_open(name, O_WRONLY);
-
-	if (fd < 0)
-		return fd;
-	return write(fd, value, strlen(value)) < 0 ? -errno : 0;
-}
-
 int ps_undo_sysctl(struct ps_undo *undo, const char *name, const char *value)
 {
 	char present[256];
-	int r = sysctl_read(name, present, sizeof(present));
+	int r = ps_sysctl_read(name, present, sizeof(present));
 
 	if (r < 0)
 		return r;
@@ -135,37 +100,30 @@ int ps_undo_sysctl(struct ps_undo *undo, const char *name, const char *value)
 		if (r < 0)
 			return r;
 	}
-	r = sysctl_write(name, value);
+	r = ps_sysctl_write(name, value);
 	return r < 0 ? r : 1;
 }
 
-static int compare_addresses(const void *a, const void *b)
+static int by_ip(const void *a, const void *b)
 {
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return (x > y) - (x < y);
+	return ps_ip_cmp(a, b);
 }
 
 static int remove_route(struct ps_net *net, const char *text)
 {
-	struct in_addr address;
+	struct ps_ip ip;
 
-	if (inet_pton(AF_INET, text, &address) != 1)
-		return -EBADMSG;
-	return ps_net_local_route(net, address.s_addr, false);
+	return ps_ip_parse(text, &ip) < 0 ? -EBADMSG : ps_net_local_route(net, &ip, false);
 }
 
-static bool is_address(const uint32_t *sorted_be, size_t n, const char *text)
+static bool is_among(const struct ps_ip *sorted, size_t n, const struct ps_ip *ip)
 {
-	struct in_addr address;
-
-	return inet_pton(AF_INET, text, &address) == 1 &&
-	       bsearch(&address.s_addr, sorted_be, n, sizeof(*sorted_be), compare_addresses);
+	return n && bsearch(ip, sorted, n, sizeof(*sorted), by_ip);
 }
 
-/* Removes our routes but addresses_be[0..n), which is sorted. */
-static int drop_other_routes(struct ps_undo *undo, struct ps_net *net, const uint32_t *addresses_be,
-			     size_t n)
+/* Removes our routes but addresses[0..n), which is sorted. */
+static int drop_other_routes(struct ps_undo *undo, struct ps_net *net,
+			     const struct ps_ip *addresses, size_t n)
 {
 	json_t *routes = table(undo, "routes");
 	bool dropped = false;
@@ -175,9 +133,10 @@ static int drop_other_routes(struct ps_undo *undo, struct ps_net *net, const uin
 
 	json_object_foreach_safe(routes, next, key, value)
 	{
+		struct ps_ip ip;
 		int r;
 
-		if (is_address(addresses_be, n, key))
+		if (ps_ip_parse(key, &ip) == 0 && is_among(addresses, n, &ip))
 			continue;
 		r = remove_route(net, key);
 		if (r < 0)
@@ -188,15 +147,15 @@ static int drop_other_routes(struct ps_undo *undo, struct ps_net *net, const uin
 	return dropped ? save(undo) : 0;
 }
 
-static int note_routes(struct ps_undo *undo, const uint32_t *addresses_be, size_t n)
+static int note_routes(struct ps_undo *undo, const struct ps_ip *addresses, size_t n)
 {
 	json_t *routes = table(undo, "routes");
 	bool fresh = false;
 
 	for (size_t i = 0; i < n; i++) {
-		char text[INET_ADDRSTRLEN];
+		char text[PS_IP_TEXT_MAX];
 
-		inet_ntop(AF_INET, &addresses_be[i], text, sizeof(text));
+		ps_ip_format(&addresses[i], text);
 		if (json_object_get(routes, text))
 			continue;
 		if (json_object_set_new(routes, text, json_true()) < 0)
@@ -207,21 +166,20 @@ static int note_routes(struct ps_undo *undo, const uint32_t *addresses_be, size_
 }
 
 /* How many were missing. */
-static int add_routes(struct ps_net *net, const uint32_t *addresses_be, size_t n)
+static int add_routes(struct ps_net *net, const struct ps_ip *addresses, size_t n)
 {
-	ps_auto_mem uint32_t *present = NULL;
+	ps_auto_mem struct ps_ip *present = NULL;
 	size_t n_present;
 	int added = 0, r = ps_net_local_routes(net, &present, &n_present);
 
 	if (r < 0)
 		return r;
 	if (n_present)
-		qsort(present, n_present, sizeof(*present), compare_addresses);
+		qsort(present, n_present, sizeof(*present), by_ip);
 	for (size_t i = 0; i < n; i++) {
-		if (n_present && bsearch(&addresses_be[i], present, n_present, sizeof(*present),
-					 compare_addresses))
+		if (is_among(present, n_present, &addresses[i]))
 			continue;
-		r = ps_net_local_route(net, addresses_be[i], true);
+		r = ps_net_local_route(net, &addresses[i], true);
 		if (r < 0)
 			return r;
 		added++;
@@ -229,16 +187,17 @@ static int add_routes(struct ps_net *net, const uint32_t *addresses_be, size_t n
 	return added;
 }
 
-int ps_undo_routes(struct ps_undo *undo, struct ps_net *net, const uint32_t *addresses_be, size_t n)
+int ps_undo_routes(struct ps_undo *undo, struct ps_net *net, const struct ps_ip *addresses,
+		   size_t n)
 {
-	ps_auto_mem uint32_t *sorted = calloc(n + 1, sizeof(*sorted));
+	ps_auto_mem struct ps_ip *sorted = calloc(n + 1, sizeof(*sorted));
 	int added, r;
 
 	if (!sorted)
 		return -ENOMEM;
 	if (n)
-		memcpy(sorted, addresses_be, n * sizeof(*sorted));
-	qsort(sorted, n, sizeof(*sorted), compare_addresses);
+		memcpy(sorted, addresses, n * sizeof(*sorted));
+	qsort(sorted, n, sizeof(*sorted), by_ip);
 	r = note_routes(undo, sorted, n);
 	if (r < 0)
 		return r;
@@ -335,7 +294,7 @@ int ps_undo_all(struct ps_undo *undo, struct ps_net *net, ps_undo_unguard_fn *un
 		keep_first(&first, remove_guard(key, json_is_true(value), unguard));
 	json_object_foreach(table(undo, "sysctl"), key, value)
 	{
-		int r = sysctl_write(key, json_string_value(value));
+		int r = ps_sysctl_write(key, json_string_value(value));
 
 		keep_first(&first, r == -ENOENT ? 0 : r); /* the interface is gone */
 	}

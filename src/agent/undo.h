@@ -22,9 +22,9 @@ void ps_undo_free(struct ps_undo **undo);
 /* Sets /proc/sys/NAME to value; the first value met is remembered.  1: it was another; 0: it was so
  * already. */
 int ps_undo_sysctl(struct ps_undo *undo, const char *name, const char *value);
-/* Makes the set of our local routes exactly addresses_be[0..n); adding what is missing in the
- * kernel too.  The order of addresses_be does not matter.  Gives the number that was missing. */
-int ps_undo_routes(struct ps_undo *undo, struct ps_net *net, const uint32_t *addresses_be,
+/* Makes the set of our local routes exactly addresses[0..n), adding what is missing in the kernel
+ * too.  The order of addresses does not matter.  Gives the number that was missing. */
+int ps_undo_routes(struct ps_undo *undo, struct ps_net *net, const struct ps_ip *addresses,
 		   size_t n);
 /* To be called before a guard is put on the interface: remembers it, and whether its qdisc will be
  * ours (there is none yet). */

@@ -73,6 +73,15 @@ const char *ps_ip_format(const struct ps_ip *ip, char ret[PS_IP_TEXT_MAX])
 	return ret;
 }
 
+const char *ps_ip_format_host(const struct ps_ip *ip, char ret[PS_IP_HOST_MAX])
+{
+	char text[PS_IP_TEXT_MAX];
+
+	ps_ip_format(ip, text);
+	snprintf(ret, PS_IP_HOST_MAX, ps_ip_is_v4(ip) ? "%s" : "[%s]", text);
+	return ret;
+}
+
 /* The address with all bits from `bits` on cleared. */
 static struct ps_ip network_of(const struct ps_ip *ip, unsigned bits)
 {

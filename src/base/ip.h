@@ -12,6 +12,7 @@
 
 enum {
 	PS_IP_TEXT_MAX = 46,     /* INET6_ADDRSTRLEN */
+	PS_IP_HOST_MAX = 48,     /* with brackets */
 	PS_PREFIX_TEXT_MAX = 50, /* address, slash, three digits */
 };
 
@@ -38,6 +39,8 @@ struct ps_ip ps_ip_add(const struct ps_ip *ip, uint64_t offset);
 int ps_ip_parse(const char *text, struct ps_ip *ret);
 /* Writes at most PS_IP_TEXT_MAX bytes to ret and returns ret. */
 const char *ps_ip_format(const struct ps_ip *ip, char ret[PS_IP_TEXT_MAX]);
+/* The same for before a colon and a port: IPv6 in brackets (RFC 5952 §6). */
+const char *ps_ip_format_host(const struct ps_ip *ip, char ret[PS_IP_HOST_MAX]);
 
 /* "192.0.2.0/24", or a lone address, which is a prefix of one.
  * -EINVAL: not an address or length; -EDOM: host bits are set. */

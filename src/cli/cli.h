@@ -60,7 +60,7 @@ int ps_cli_parse(const char *text, size_t len, const char *file, struct ps_plan 
 void ps_cli_print_findings(const struct ps_diags *diags, bool json);
 int ps_cli_open_store(const struct ps_cli *cli, struct ps_store **ret);
 
-/* "198.51.100.7:2048": gives enum ps_exit. */
+/* "198.51.100.7:2048" or "[2001:db8::7]:2048": gives enum ps_exit. */
 int ps_cli_parse_endpoint(const char *text, struct ps_ip *ret_ip, uint16_t *ret_port);
 
 /* table.c: an array of flat objects as JSON, or as a table of the named columns. */

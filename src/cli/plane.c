@@ -11,6 +11,7 @@
 enum {
 	CELLS_MAX = 64, /* a line: addresses with more slices show several in a cell */
 	N_COLOURS = 6,  /* 31…36 of ECMA-48 SGR, the readable ones */
+	WIDTH_MIN = 15, /* every IPv4 address */
 };
 
 static const char marks[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -28,9 +29,23 @@ static void put_mark(unsigned host, bool colour, FILE *out)
 		fputc(mark_of(host), out);
 }
 
+/* Of the column of addresses, characters. */
+static int address_width(const struct ps_plan *plan)
+{
+	char address[PS_IP_TEXT_MAX];
+	size_t width = WIDTH_MIN;
+
+	for (size_t i = 0; i < plan->n_grants; i++) {
+		size_t len = strlen(ps_ip_format(&plan->grants[i].address, address));
+
+		width = len > width ? len : width;
+	}
+	return (int)width;
+}
+
 /* Draws the grants [first, end) of one address. */
-static void draw_address(const struct ps_plan *plan, size_t first, size_t end, bool colour,
-			 FILE *out)
+static void draw_address(const struct ps_plan *plan, size_t first, size_t end, int width,
+			 bool colour, FILE *out)
 {
 	const struct ps_grant *grants = plan->grants;
 	const struct ps_pool *pool = &plan->pools[grants[first].pool];
@@ -39,7 +54,8 @@ static void draw_address(const struct ps_plan *plan, size_t first, size_t end, b
 	char address[PS_IP_TEXT_MAX];
 	size_t at = first;
 
-	fprintf(out, "%-15s %-8s ", ps_ip_format(&grants[first].address, address), pool->name);
+	fprintf(out, "%-*s %-8s ", width, ps_ip_format(&grants[first].address, address),
+		pool->name);
 	for (unsigned slice = 0; slice < n_slices; slice += per_cell) {
 		while (at < end && grants[at].slice < slice)
 			at++;
@@ -73,14 +89,15 @@ static uint64_t count_addresses(const struct ps_plan *plan)
 
 void ps_cli_draw_plane(const struct ps_plan *plan, bool colour, FILE *out)
 {
+	int width = address_width(plan);
 	uint64_t drawn = 0;
 
-	fprintf(out, "%-15s %-8s port 0 %*s 65535\n", "address", "pool", 18, "...");
+	fprintf(out, "%-*s %-8s port 0 %*s 65535\n", width, "address", "pool", 18, "...");
 	for (size_t i = 0, end; i < plan->n_grants; i = end) {
 		for (end = i + 1; end < plan->n_grants; end++)
 			if (ps_ip_cmp(&plan->grants[end].address, &plan->grants[i].address) != 0)
 				break;
-		draw_address(plan, i, end, colour, out);
+		draw_address(plan, i, end, width, colour, out);
 		drawn++;
 	}
 	fprintf(out, "and %llu addresses of which nobody holds a slice\n",

@@ -99,25 +99,39 @@ int ps_cli_open_store(const struct ps_cli *cli, struct ps_store **ret)
 	return PS_EXIT_DONE;
 }
 
-int ps_cli_parse_endpoint(const char *text, struct ps_ip *ret_ip, uint16_t *ret_port)
+/* IPv6 in brackets, else one could not tell its end from the port (RFC 5952 §6). */
+static bool read_endpoint(const char *text, struct ps_ip *ret_ip, uint16_t *ret_port)
 {
 	const char *colon = strrchr(text, ':');
-	char address[PS_IP_TEXT_MAX + 2];
+	char address[PS_IP_HOST_MAX];
 	size_t len = colon ? (size_t)(colon - text) : 0;
+	bool is_bracketed = len > 1 && text[0] == '[' && colon[-1] == ']';
 	unsigned long port;
 	char *end;
 
-	if (!colon || len >= sizeof(address))
-		return ps_cli_fail(PS_EXIT_USE, "`%s` is not ADDRESS:PORT, as in 198.51.100.1:2048",
-				   text);
+	if (is_bracketed) {
+		text++;
+		len -= 2;
+	}
+	if (len == 0 || len >= sizeof(address))
+		return false;
 	memcpy(address, text, len);
 	address[len] = '\0';
 	port = strtoul(colon + 1, &end, 10);
-	if (*end || end == colon + 1 || port > 65535 || ps_ip_parse(address, ret_ip) < 0)
-		return ps_cli_fail(PS_EXIT_USE, "`%s` is not ADDRESS:PORT, as in 198.51.100.1:2048",
-				   text);
+	if (*end || end == colon + 1 || port > 65535 || ps_ip_parse(address, ret_ip) < 0 ||
+	    ps_ip_is_v4(ret_ip) == is_bracketed)
+		return false;
 	*ret_port = (uint16_t)port;
-	return PS_EXIT_DONE;
+	return true;
+}
+
+int ps_cli_parse_endpoint(const char *text, struct ps_ip *ret_ip, uint16_t *ret_port)
+{
+	if (read_endpoint(text, ret_ip, ret_port))
+		return PS_EXIT_DONE;
+	return ps_cli_fail(
+		PS_EXIT_USE,
+		"`%s` is not ADDRESS:PORT, as in 198.51.100.1:2048 or [2001:db8::1]:2048", text);
 }
 
 int ps_cli_parse_tag(char *text, struct ps_tags *tags)

@@ -8,7 +8,9 @@
 #include <errno.h>
 #include <getopt.h>
 #include <linux/if_ether.h>
+#include <netinet/icmp6.h>
 #include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
@@ -170,7 +172,7 @@ static json_t *trace_frame(const struct scene *scene, const struct question *q, 
 			 hex(result.second, result.second_len));
 }
 
-static int protocol_number(const char *name)
+static int protocol_number(const char *name, bool is_v4)
 {
 	static const struct {
 		const char *name;
@@ -182,7 +184,8 @@ static int protocol_number(const char *name)
 
 	for (size_t i = 0; i < PS_N_ELEMENTS(known); i++)
 		if (strcmp(name, known[i].name) == 0)
-			return known[i].number;
+			return known[i].number == IPPROTO_ICMP && !is_v4 ? IPPROTO_ICMPV6
+									 : known[i].number;
 	return -EINVAL;
 }
 
@@ -196,9 +199,12 @@ static size_t put_transport(const struct question *q, int protocol, uint8_t *at)
 	struct udphdr udp = {.source = htons(q->from_port),
 			     .dest = htons(q->to_port),
 			     .len = htons(sizeof(udp))};
-	struct icmphdr icmp = {.type = strcmp(q->protocol, "echo-request") == 0 ? ICMP_ECHO
-										: ICMP_ECHOREPLY,
+	bool is_request = strcmp(q->protocol, "echo-request") == 0;
+	struct icmphdr icmp = {.type = is_request ? ICMP_ECHO : ICMP_ECHOREPLY,
 			       .un.echo.id = htons(q->to_port)};
+
+	if (protocol == IPPROTO_ICMPV6)
+		icmp.type = is_request ? ICMP6_ECHO_REQUEST : ICMP6_ECHO_REPLY;
 
 	if (protocol == IPPROTO_TCP)
 		memcpy(at, &tcp, sizeof(tcp));
@@ -209,28 +215,60 @@ static size_t put_transport(const struct question *q, int protocol, uint8_t *at)
 	return protocol == IPPROTO_TCP ? sizeof(tcp) : 8;
 }
 
-static int trace_flags(const struct scene *scene, const struct question *q, json_t *rows)
+static size_t put_header4(const struct question *q, int protocol, size_t len, uint8_t *at)
 {
-	struct ethhdr ethernet = {.h_proto = htons(ETH_P_IP)};
-	int protocol = protocol_number(q->protocol);
 	struct iphdr ip = {.version = 4,
 			   .ihl = 5,
 			   .ttl = 64,
 			   .protocol = (uint8_t)protocol,
+			   .tot_len = htons((uint16_t)(sizeof(ip) + len)),
 			   .saddr = ps_ip_v4_be(&q->from),
 			   .daddr = ps_ip_v4_be(&q->to)};
+
+	memcpy(at, &ip, sizeof(ip));
+	return sizeof(ip);
+}
+
+static size_t put_header6(const struct question *q, int protocol, size_t len, uint8_t *at)
+{
+	struct ip6_hdr ip = {.ip6_flow = htonl(6u << 28), .ip6_plen = htons((uint16_t)len)};
+
+	ip.ip6_nxt = (uint8_t)protocol;
+	ip.ip6_hlim = 64;
+	memcpy(&ip.ip6_src, q->from.bytes, sizeof(ip.ip6_src));
+	memcpy(&ip.ip6_dst, q->to.bytes, sizeof(ip.ip6_dst));
+	memcpy(at, &ip, sizeof(ip));
+	return sizeof(ip);
+}
+
+/* The frame that the flags describe; gives its length. */
+static size_t put_frame(const struct question *q, int protocol, uint8_t ret[FRAME_MAX])
+{
+	bool is_v4 = ps_ip_is_v4(&q->to);
+	struct ethhdr ethernet = {.h_proto = htons(is_v4 ? ETH_P_IP : ETH_P_IPV6)};
+	size_t at = sizeof(ethernet),
+	       header = is_v4 ? sizeof(struct iphdr) : sizeof(struct ip6_hdr);
+	size_t len = put_transport(q, protocol, ret + at + header);
+
+	memcpy(ret, &ethernet, sizeof(ethernet));
+	at += is_v4 ? put_header4(q, protocol, len, ret + at)
+		    : put_header6(q, protocol, len, ret + at);
+	return at + len;
+}
+
+static int trace_flags(const struct scene *scene, const struct question *q, json_t *rows)
+{
+	bool is_v4 = ps_ip_is_v4(&q->to);
+	int protocol = protocol_number(q->protocol, is_v4);
 	uint8_t frame[FRAME_MAX] = {0};
-	size_t len = sizeof(ethernet) + sizeof(ip);
 	json_t *row;
 
 	if (protocol < 0)
 		return ps_cli_fail(PS_EXIT_USE,
 				   "--protocol takes tcp, udp, echo-reply or echo-request");
-	len += put_transport(q, protocol, frame + len);
-	ip.tot_len = htons((uint16_t)(len - sizeof(ethernet)));
-	memcpy(frame, &ethernet, sizeof(ethernet));
-	memcpy(frame + sizeof(ethernet), &ip, sizeof(ip));
-	row = trace_frame(scene, q, frame, len);
+	if (is_v4 != ps_ip_is_v4(&q->from))
+		return ps_cli_fail(PS_EXIT_USE, "--from and --to must be of one address family");
+	row = trace_frame(scene, q, frame, put_frame(q, protocol, frame));
 	return row && json_array_append_new(rows, row) == 0 ? PS_EXIT_DONE : PS_EXIT_REFUSED;
 }
 

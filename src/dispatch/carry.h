@@ -29,7 +29,7 @@ PS_INLINE __u32 ps_wrap4(struct ps_frame *frame, const struct ps_peer *peer,
 	if ((void *)(data + ETH_HLEN + PS_OVERHEAD_V4) > ps_frame_end(frame))
 		return PS_REASON_DROP_ROOM;
 	ps_hop_read(&peer->hop, &hop);
-	if (!hop.ifindex) /* lost meanwhile */
+	if (ps_unlikely(!hop.ifindex)) /* lost meanwhile */
 		return PS_REASON_DROP_NO_HOP;
 	ps_write_ether(data, &hop, ETH_P_IP);
 	ps_write_outer(data + ETH_HLEN, peer, e->ip_len, e->from, e->to);

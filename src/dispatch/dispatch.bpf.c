@@ -121,7 +121,8 @@ PS_INLINE int ps_frame_note(struct ps_frame *frame, const struct ps_split_note *
 
 PS_INLINE int ps_frame_leave(struct ps_frame *frame, __u32 ifindex)
 {
-	return ifindex == frame->ingress_ifindex ? XDP_TX : (int)bpf_redirect(ifindex, 0);
+	return ps_likely(ifindex == frame->ingress_ifindex) ? XDP_TX
+							    : (int)bpf_redirect(ifindex, 0);
 }
 
 /* Not static: so the verifier walks the loop once and not for every way that leads here. */
@@ -172,7 +173,7 @@ PS_INLINE int find_in(__u32 number, __u32 low, struct ps_address *ret)
 	block = bpf_map_lookup_elem(&blocks, &key);
 	if (!block || !block->bits)
 		return 0;
-	if (block->bits != PS_BLOCK_MIXED) {
+	if (ps_likely(block->bits != PS_BLOCK_MIXED)) {
 		*ret = ps_address_in(block, low);
 		return 1;
 	}
@@ -244,13 +245,15 @@ PS_INLINE int ps_look_service(struct ps_frame *frame, const struct ps_service_ke
 	return bpf_map_lookup_elem(&services, key) != NULL;
 }
 
-/* The ledger has no IPv6 yet: sockets say what is expected. */
 PS_INLINE int ps_look_claim(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	struct ps_claim_key key = {v->flow.ours,      v->flow.peer,     v->flow.our_port,
-				   v->flow.peer_port, v->flow.protocol, {0}};
+	struct ps_claim_key key = {.sport = v->flow.our_port,
+				   .dport = v->flow.peer_port,
+				   .protocol = v->flow.protocol};
 
-	return !v->is_v6 && bpf_map_lookup_elem(&claims, &key) != NULL;
+	__builtin_memcpy(key.src.words, v->ends.ours, sizeof(key.src));
+	__builtin_memcpy(key.dst.words, v->ends.peer, sizeof(key.dst));
+	return bpf_map_lookup_elem(&claims, &key) != NULL;
 }
 
 PS_INLINE __u32 fill_tuple(const struct ps_verdict *v, struct bpf_sock_tuple *ret)
@@ -270,38 +273,21 @@ PS_INLINE __u32 fill_tuple(const struct ps_verdict *v, struct bpf_sock_tuple *re
 }
 
 /* Of its own kind only: a listener is for published services.  A socket in TIME_WAIT counts. */
-PS_INLINE int look_tcp(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u32 len)
+PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(xdp, tuple, len, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock_tuple tuple = {0};
+	__u32 len = fill_tuple(v, &tuple);
+	struct bpf_sock *sk;
 	int found;
 
+	if (v->flow.protocol != PS_PROTO_TCP)
+		return 0;
+	sk = bpf_skc_lookup_tcp(frame, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 0;
 	found = sk->state != PS_TCP_LISTEN;
 	bpf_sk_release(sk);
 	return found;
-}
-
-PS_INLINE int look_udp(struct xdp_md *xdp, struct bpf_sock_tuple *tuple, __u32 len)
-{
-	struct bpf_sock *sk = bpf_sk_lookup_udp(xdp, tuple, len, BPF_F_CURRENT_NETNS, 0);
-	int found;
-
-	if (!sk)
-		return 0;
-	found = sk->dst_port != 0;
-	bpf_sk_release(sk);
-	return found;
-}
-
-PS_INLINE int ps_look_socket(struct ps_frame *frame, const struct ps_verdict *v)
-{
-	struct bpf_sock_tuple tuple = {0};
-	__u32 len = fill_tuple(v, &tuple);
-
-	if (v->flow.protocol == PS_PROTO_TCP)
-		return look_tcp(frame, &tuple, len);
-	return v->is_v6 && look_udp(frame, &tuple, len);
 }
 
 PS_INLINE __u64 ps_look_clock(struct ps_frame *frame)
@@ -344,10 +330,10 @@ int ps_dispatch(struct xdp_md *xdp)
 {
 	struct ps_outcome outcome;
 
-	if (observe)
+	if (ps_unlikely(observe))
 		return ps_dispatch_by_stages(xdp);
 	outcome = ps_express(xdp);
-	if (outcome.reason == PS_UNDECIDED)
+	if (ps_unlikely(outcome.reason == PS_UNDECIDED))
 		return ps_dispatch_by_stages(xdp);
 	count(outcome.reason);
 	return outcome.action;

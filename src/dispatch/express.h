@@ -30,7 +30,7 @@ PS_INLINE int ps_express_read(const struct iphdr *ip, const void *end, struct ps
 	__u32 ip_len = ps_be16(ip->tot_len);
 
 	*flow = ps_path(ip);
-	if ((flow->protocol != PS_PROTO_TCP && flow->protocol != PS_PROTO_UDP) ||
+	if (ps_unlikely(flow->protocol != PS_PROTO_TCP && flow->protocol != PS_PROTO_UDP) ||
 	    *(const __u8 *)ip != 0x45 || ps_check_ip(ip, end) != PS_UNDECIDED ||
 	    ps_read_ports(ip + 1, end, ip_len - sizeof(*ip), flow) != PS_UNDECIDED)
 		return 0;
@@ -47,10 +47,10 @@ PS_INLINE int ps_express_find(struct ps_frame *frame, const struct ps_address *a
 {
 	int slice = ps_slice_of(address, ps_be16(flow->our_port));
 
-	if (!address->group) { /* at another site */
+	if (ps_unlikely(!address->group)) { /* at another site */
 		way->peer = ps_look_peer(frame, address->site);
 		way->envelope.to = PS_GUE_PORT - 1;
-	} else if (slice >= 0) {
+	} else if (ps_likely(slice >= 0)) {
 		__u8 slot = ps_look_owner(frame, address, (__u32)slice);
 
 		way->peer = ps_look_peer(frame, ps_peer_at(address, slot));
@@ -58,7 +58,7 @@ PS_INLINE int ps_express_find(struct ps_frame *frame, const struct ps_address *a
 	} else {
 		return 0;
 	}
-	return way->envelope.ip_len <= way->peer->room && ps_has_hop(way->peer);
+	return ps_likely(way->envelope.ip_len <= way->peer->room && ps_has_hop(way->peer));
 }
 
 PS_INLINE struct ps_outcome
@@ -70,7 +70,7 @@ ps_express_send(struct ps_frame *frame, const struct ps_address *address, const 
 
 	__u32 ifindex, lost = ps_wrap4(frame, way->peer, &way->envelope, &ifindex);
 
-	if (lost != PS_UNDECIDED)
+	if (ps_unlikely(lost != PS_UNDECIDED))
 		ret.reason = lost;
 	else
 		ret.action = ps_frame_leave(frame, ifindex);
@@ -90,7 +90,7 @@ PS_INLINE struct ps_outcome ps_express(struct ps_frame *frame)
 
 	if ((const void *)(ip + 1) > end || ps_ether_type(eth) != ps_be16(ETH_P_IP))
 		return ret;
-	if (!ps_look_address(frame, ip->daddr, &address)) {
+	if (ps_unlikely(!ps_look_address(frame, ip->daddr, &address))) {
 		if (ps_is_outside(ip, ps_look_config(frame)))
 			ret.reason = PS_REASON_NOT_OURS;
 		return ret;

@@ -176,16 +176,15 @@ static int ps_look_service(struct ps_frame *frame, const struct ps_service_key *
 	return 0;
 }
 
-/* In IPv6 only sockets are asked. */
 static int ps_look_claim(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	return frame->options->expected && !v->is_v6;
+	(void)v;
+	return frame->options->expected;
 }
 
 static int ps_look_socket(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	(void)v;
-	return frame->options->expected;
+	return ps_look_claim(frame, v);
 }
 
 static __u64 ps_look_clock(struct ps_frame *frame)

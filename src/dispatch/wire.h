@@ -30,6 +30,10 @@
 #define ps_be32(x) ((__u32)(x))
 #endif
 
+/* Which way the hot path goes: it should be one straight line. */
+#define ps_likely(condition) __builtin_expect(!!(condition), 1)
+#define ps_unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /* Has the value made here, and not later from all that it is made of, which would then have to be kept
  * on the stack. */
 #define ps_make_now(value) __asm__ volatile("" : "+r"(value))

@@ -8,6 +8,8 @@
 
 #include <linux/types.h>
 
+#include "egress/address.h"
+
 enum {
 	PS_CLASSES_MAX = 1024,
 	PS_CHOICE_SLICES_MAX = 65536, /* slices of this host, all pools together */
@@ -16,10 +18,10 @@ enum {
 	PS_CLASS_NONE = 0xffff, /* in events: of no class */
 };
 
-/* Value of map `services` (by src, sport, protocol; src 0: a service on whatever address).  address
- * is 0 where several addresses publish the port. */
+/* Value of map `services` (by src, sport, protocol; src 0.0.0.0 or `::`: a service on whatever
+ * address of the family).  address is zero where several addresses publish the port. */
 struct ps_service_value {
-	__be32 address;
+	union ps_ip16 address;
 };
 
 /* How long Linux keeps TIME_WAIT (TCP_TIMEWAIT_LEN, include/net/tcp.h). */
@@ -46,6 +48,7 @@ struct ps_service_value {
 	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")  \
 	X(REPLY, "reply", "unconnected UDP send to a direct destination, which may answer")  \
 	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")  \
+	X(REFUSED_V4, "refused_v4", "no shared IPv4 address for this class: ENETUNREACH")    \
 	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")    \
 	X(REFUSED_KERNEL, "refused_kernel",                                                  \
 	  "kernel refused the shared address (its local route is missing?)")                 \
@@ -55,21 +58,24 @@ struct ps_service_value {
 	  "fragment from a shared address without its first: dropped")                       \
 	X(GUARD_PROTOCOL, "guard_protocol",                                                  \
 	  "protocol without ports from a shared address: dropped")                           \
+	X(GUARD_NEIGHBOUR, "guard_neighbour",                                                \
+	  "neighbour discovery from or for a shared address: dropped")                       \
 	X(GUARD_INGRESS, "guard_ingress", "for a shared address, not by an uplink: dropped")
 
 #define PS_EGRESS_REASON_ENUM(name, label, text) PS_EGRESS_##name,
 enum ps_egress_reason { PS_EGRESS_REASONS(PS_EGRESS_REASON_ENUM) PS_EGRESS_MAX };
 #undef PS_EGRESS_REASON_ENUM
 
-/* Key of map `claims`: a port in use towards one peer (facts.md PX-3).  dst and dport 0: the port
- * is held by a bound socket that has no peer. */
+/* Key of map `claims`: a port in use towards one peer (facts.md PX-3).  dst and dport zero: the
+ * port is held by a bound socket that has no peer.  One key for both families costs an IPv4 look-up
+ * 3 ns (doc/egress.md). */
 struct ps_claim_key {
-	__be32 src, dst;
+	union ps_ip16 src, dst;
 	__be16 sport, dport;
 	__u8 protocol;
 	__u8 pad[3];
 };
-_Static_assert(sizeof(struct ps_claim_key) == 16, "map key layout is ABI");
+_Static_assert(sizeof(struct ps_claim_key) == 40, "map key layout is ABI");
 
 /* Value of map `claims`. */
 struct ps_claim {
@@ -84,7 +90,7 @@ struct ps_held {
 	struct ps_claim_key key;
 	__u32 held; /* 1: the claim is this socket's; whoever swaps it to 0 gives the port back */
 };
-_Static_assert(sizeof(struct ps_held) == 20, "socket storage outlives a generation");
+_Static_assert(sizeof(struct ps_held) == 44, "socket storage outlives a generation");
 
 /* Direct destinations whose answers a datagram socket may await at once; the last ones it sent to. */
 enum { PS_REPLIES_MAX = 8 };
@@ -96,22 +102,26 @@ struct ps_replies {
 	__u32 next; /* the place to take, modulo PS_REPLIES_MAX */
 	struct ps_claim_key keys[PS_REPLIES_MAX];
 };
-_Static_assert(sizeof(struct ps_replies) == 136, "socket storage outlives a generation");
+_Static_assert(sizeof(struct ps_replies) == 328, "socket storage outlives a generation");
 
-/* Value of map `choices` (by class): the slices that serve the class, [first, first + n) in map
- * `slices`.  n 0: none on this host. */
+/* Slices that serve a class, [first, first + n) in map `slices`.  n 0: none on this host. */
 struct ps_choice {
 	__u32 first, n;
 };
 
+/* Value of map `choices` (by class): the destination's family decides which. */
+struct ps_choices {
+	struct ps_choice v4, v6;
+};
+
 /* Element of map `slices`: ports [first_port, first_port + n_ports) of one shared address. */
 struct ps_choice_slice {
-	__be32 address;
+	union ps_ip16 address;
 	__u16 first_port;
 	__u16 pad;
 	__u32 n_ports;
 };
-_Static_assert(sizeof(struct ps_choice_slice) == 12, "map value layout is ABI");
+_Static_assert(sizeof(struct ps_choice_slice) == 24, "map value layout is ABI");
 
 /* Key of map `classes` (value: __u32 class).  Tried in this order: (innermost cgroup, mark),
  * (0, mark), (innermost cgroup, 0 and no mark). */
@@ -124,7 +134,7 @@ struct ps_class_key {
 /* Key of map `owned` (value: __u8 1): (address, port block) this host may use; looked up by the
  * guard and the bind hook.  block is port >> shift. */
 struct ps_owned_key {
-	__be32 address;
+	union ps_ip16 address;
 	__u16 block;
 	__u16 pad;
 };
@@ -136,10 +146,10 @@ struct ps_place_key {
 };
 struct ps_place6_key {
 	__u32 n_bits;
-	__u8 address[16];
+	union ps_ip16 address;
 };
 
-/* Value of LPM map `places`: what a destination prefix is to the hooks. */
+/* Value of LPM maps `places` and `places6`: what a destination prefix is to the hooks. */
 enum ps_place_kind { PS_PLACE_OTHER, PS_PLACE_DIRECT, PS_PLACE_SHARED };
 struct ps_place_value {
 	__u8 kind;  /* enum ps_place_kind */
@@ -161,7 +171,7 @@ struct ps_egress_event {
 	__u32 class;      /* or PS_CLASS_NONE */
 	__u32 pid;        /* 0: in softirq (guard) */
 	__u32 suppressed; /* events like this not sent since the last one */
-	__be32 src, dst;
+	union ps_ip16 src, dst;
 	__be16 sport, dport;
 	__u8 protocol;
 	__u8 pad[3];

@@ -46,16 +46,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct ps_choice);
+	__type(value, struct ps_choices);
 } choices SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__type(key, struct ps_place6_key);
-	__type(value, struct ps_place_value);
-} places6 SEC(".maps");
 
 /* struct ps_replies, with a lock the verifier knows. */
 struct replies {
@@ -141,6 +133,17 @@ static __always_inline int allow(__u32 reason)
 	return ALLOW;
 }
 
+/* The class has no slice for the family of this destination. */
+static __always_inline int deny_family(const struct ps_claim_key *flow, int class,
+				       const struct ps_choices *has)
+{
+	int is_v4 = ps_ip16_is_v4(&flow->dst);
+
+	if (!has || !(has->v4.n | has->v6.n))
+		return deny(flow, class, PS_EGRESS_NO_SLICE, EADDRNOTAVAIL);
+	return deny(flow, class, is_v4 ? PS_EGRESS_REFUSED_V4 : PS_EGRESS_REFUSED_V6, ENETUNREACH);
+}
+
 static __always_inline int is_foreign(struct bpf_sock_addr *ctx)
 {
 	return bpf_get_netns_cookie(ctx) != netns_cookie;
@@ -152,7 +155,8 @@ static __always_inline int has_port(struct bpf_sock_addr *ctx)
 	if (ctx->type == SOCK_STREAM)
 		return ctx->protocol == IPPROTO_TCP;
 	return ctx->type == SOCK_DGRAM &&
-	       (ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_ICMP);
+	       (ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_ICMP ||
+		ctx->protocol == IPPROTO_ICMPV6);
 }
 
 #endif

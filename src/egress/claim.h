@@ -33,21 +33,19 @@ struct {
 /* A wish for any port of a choice. */
 struct ps_ask {
 	struct ps_claim_key key; /* in: dst, dport, protocol; out: src, sport as well */
-	__be32 address;          /* only slices of this address; 0: of any */
+	__u32 is_pinned;         /* only slices of the address that key.src names */
 	__u32 first;             /* of the choice, in map slices */
 	struct ps_walk walk;     /* a further draw goes on after the last one */
 	int error;
 };
 
-static __always_inline struct ps_ask ps_ask_start(const struct ps_claim_key *key, __be32 address,
-						  const struct ps_choice *choice, __u32 kind)
+/* ask->key is set; its src may be zero: any address. */
+static __always_inline void ps_ask_start(struct ps_ask *ask, const struct ps_choice *choice,
+					 __u32 kind)
 {
-	return (struct ps_ask){
-		.key = *key,
-		.address = address,
-		.first = choice->first,
-		.walk = ps_walk_start(kind, choice->n, bpf_get_prandom_u32()),
-	};
+	ask->is_pinned = !ps_ip16_is_zero(&ask->key.src);
+	ask->first = choice->first;
+	ask->walk = ps_walk_start(kind, choice->n, bpf_get_prandom_u32());
 }
 
 /* Takes exactly key's port: towards dst, or without a peer where dst and dport are 0.
@@ -91,17 +89,33 @@ static __always_inline void ps_claim_quarantine(const struct ps_claim_key *key, 
 		*(volatile __u64 *)&claim->free_after_ns = bpf_ktime_get_boot_ns() + for_ns;
 }
 
-static __always_inline int held_without_peer(const struct ps_claim_key *key)
+/* The key of the same port without a peer. */
+static __always_inline struct ps_claim_key bare_key(const struct ps_claim_key *key)
 {
-	struct ps_claim_key bare = {
+	return (struct ps_claim_key){
 		.src = key->src, .sport = key->sport, .protocol = key->protocol};
-
-	return !!bpf_map_lookup_elem(&claims, &bare);
 }
 
 static __always_inline int is_claimed(const struct ps_claim_key *key)
 {
 	return !!bpf_map_lookup_elem(&claims, key);
+}
+
+static __always_inline int held_without_peer(const struct ps_claim_key *key)
+{
+	struct ps_claim_key bare = bare_key(key);
+
+	return is_claimed(&bare);
+}
+
+/* A service's port is nobody's to draw; one held without a peer is free towards nobody. */
+static __always_inline int is_kept(const struct ps_ask *ask)
+{
+	struct ps_claim_key bare = bare_key(&ask->key);
+
+	if (n_services && bpf_map_lookup_elem(&services, &bare))
+		return 1;
+	return ask->walk.kind == PS_WALK_PEER && is_claimed(&bare);
 }
 
 static long draw_step(__u64 nth, struct ps_ask *ask)
@@ -113,23 +127,21 @@ static long draw_step(__u64 nth, struct ps_ask *ask)
 		return 1;
 	i = ask->first + ps_walk_slice(&ask->walk);
 	slice = bpf_map_lookup_elem(&slices, &i);
-	if (!slice || (ask->address && ask->address != slice->address)) {
+	if (!slice || (ask->is_pinned && !ps_ip16_is_same(&ask->key.src, &slice->address))) {
 		ps_walk_skip_slice(&ask->walk);
 		return 0;
 	}
 	ask->key.src = slice->address;
 	ask->key.sport = bpf_htons(slice->first_port + ps_walk_port(&ask->walk, slice->n_ports));
 	ps_walk_next(&ask->walk, slice->n_ports);
-	if (is_service(ask->key.src, ask->key.sport, ask->key.protocol))
-		return 0;
-	if (ask->walk.kind == PS_WALK_PEER && held_without_peer(&ask->key))
+	if (is_kept(ask))
 		return 0;
 	ask->error = ps_claim_exactly(&ask->key);
 	return ask->error != -EADDRINUSE;
 }
 
 /* Takes the next free port of the choice.  -EADDRNOTAVAIL: there is none; -ENOBUFS: the table is
- * full. */
+ * full; then key names no port. */
 __noinline int ps_claim_draw(struct ps_ask *ask)
 {
 	struct ps_ask local;
@@ -139,15 +151,22 @@ __noinline int ps_claim_draw(struct ps_ask *ask)
 	local = *ask; /* bpf_loop wants its argument on the stack of this very function */
 	local.error = -EADDRINUSE;
 	bpf_loop(LOOPS_MAX, draw_step, &local, 0);
+	if (local.error && !local.is_pinned)
+		local.key.src = (union ps_ip16){0};
+	if (local.error)
+		local.key.sport = 0;
 	*ask = local;
 	return local.error == -EADDRINUSE ? -EADDRNOTAVAIL : local.error;
 }
 
+/* What a choice has of a claim's source. */
+enum ps_serves { PS_SERVES_NOTHING, PS_SERVES_ADDRESS, PS_SERVES_PORT };
+
 struct serves {
-	__be32 address;
+	union ps_ip16 address;
 	__u32 first;
-	__u16 port; /* 0: any */
-	__u16 found;
+	__u16 port;
+	__u16 found; /* enum ps_serves */
 };
 
 static long serves_step(__u64 nth, struct serves *serves)
@@ -155,19 +174,25 @@ static long serves_step(__u64 nth, struct serves *serves)
 	__u32 i = serves->first + (__u32)nth;
 	struct ps_choice_slice *slice = bpf_map_lookup_elem(&slices, &i);
 
-	if (!slice || slice->address != serves->address)
+	if (!slice || !ps_ip16_is_same(&slice->address, &serves->address))
 		return 0;
-	serves->found =
-		!serves->port || (serves->port >= slice->first_port &&
-				  (__u32)(serves->port - slice->first_port) < slice->n_ports);
-	return serves->found;
+	serves->found = PS_SERVES_ADDRESS;
+	if (serves->port < slice->first_port ||
+	    (__u32)(serves->port - slice->first_port) >= slice->n_ports)
+		return 0;
+	serves->found = PS_SERVES_PORT;
+	return 1;
 }
 
-/* 1 when the choice has this port of the address (port 0: any port of it), else 0. */
-__noinline int ps_claim_serves(__u32 first, __u32 n, __be32 address, __u16 port)
+/* enum ps_serves: does the choice [first, first + n) have key's src, and its sport too? */
+__noinline int ps_claim_serves(const struct ps_claim_key *key, __u32 first, __u32 n)
 {
-	struct serves serves = {.address = address, .first = first, .port = port};
+	struct serves serves = {.first = first};
 
+	if (!key)
+		return PS_SERVES_NOTHING;
+	serves.address = key->src;
+	serves.port = bpf_ntohs(key->sport);
 	bpf_loop(n, serves_step, &serves, 0);
 	return serves.found;
 }

@@ -17,14 +17,30 @@ static const char *const always_direct[] = {
 	"::/128",     "::1/128",     "fe80::/10",      "ff00::/8",
 };
 
+/* Names slices that are there, all of the family. */
+static bool choice_is_sound(const struct ps_egress_config *config, const struct ps_choice *choice,
+			    bool is_v4)
+{
+	if (choice->first + (size_t)choice->n > config->n_slices)
+		return false;
+	for (size_t i = choice->first; i < choice->first + (size_t)choice->n; i++) {
+		if (ps_ip_is_v4(&config->slices[i].address) != is_v4)
+			return false;
+	}
+	return true;
+}
+
 static int check_choices(const struct ps_egress_config *config, char **ret_message)
 {
 	for (size_t i = 0; i < config->n_choices; i++) {
-		const struct ps_choice *choice = &config->choices[i];
+		const struct ps_choices *choice = &config->choices[i];
 
-		if (choice->first + (size_t)choice->n > config->n_slices)
+		if (!choice_is_sound(config, &choice->v4, true) ||
+		    !choice_is_sound(config, &choice->v6, false))
 			return ps_say(ret_message, -EINVAL,
-				      "class %zu names slices that are not there", i);
+				      "class %zu names slices that are not there or of the "
+				      "other family",
+				      i);
 	}
 	for (size_t i = 0; i < config->n_matches; i++) {
 		if (config->matches[i].class >= config->n_choices || config->matches[i].level > 31)
@@ -112,10 +128,10 @@ static int fill_slices(struct ps_egress *egress, const struct ps_egress_config *
 
 	for (uint32_t i = 0; i < config->n_slices; i++) {
 		const struct ps_egress_slice *slice = &config->slices[i];
-		struct ps_choice_slice value = {.address = slice->ip4_be,
+		struct ps_choice_slice value = {.address = ps_ip16(&slice->address),
 						.first_port = slice->ports.first,
 						.n_ports = slice->ports.count};
-		struct ps_owned_key key = {.address = slice->ip4_be,
+		struct ps_owned_key key = {.address = ps_ip16(&slice->address),
 					   .block = (uint16_t)(slice->ports.first >> slice->shift)};
 		int r = bpf_map__update_elem(egress->hooks->maps.slices, &i, sizeof(i), &value,
 					     sizeof(value), BPF_ANY);
@@ -158,13 +174,12 @@ static int add_place(struct ps_egress *egress, const struct ps_prefix *prefix, u
 		     unsigned shift)
 {
 	struct ps_place_value value = {.kind = kind, .shift = (uint8_t)shift};
-	struct ps_place6_key key6 = {.n_bits = prefix->bits};
+	struct ps_place6_key key6 = {prefix->bits, ps_ip16(&prefix->ip)};
 	struct ps_place_key key = {prefix->bits - 96u, ps_ip_v4_be(&prefix->ip)};
 
 	if (ps_ip_is_v4(&prefix->ip))
 		return bpf_map__update_elem(egress->hooks->maps.places, &key, sizeof(key), &value,
 					    sizeof(value), BPF_ANY);
-	memcpy(key6.address, prefix->ip.bytes, sizeof(key6.address));
 	return bpf_map__update_elem(egress->hooks->maps.places6, &key6, sizeof(key6), &value,
 				    sizeof(value), BPF_ANY);
 }
@@ -186,25 +201,29 @@ static int fill_places(struct ps_egress *egress, const struct ps_egress_config *
 	return r;
 }
 
-static int add_service(struct bpf_map *map, struct ps_claim_key key, uint32_t address_be)
+static int add_service(struct bpf_map *map, struct ps_claim_key key, union ps_ip16 address)
 {
-	const struct ps_service_value value = {address_be};
+	const struct ps_service_value value = {address};
 
 	return bpf_map__update_elem(map, &key, sizeof(key), &value, sizeof(value), BPF_ANY);
 }
 
-/* Each by its address, and without one for sockets on the wildcard. */
+/* Each by its address, and by 0.0.0.0 or `::` for sockets on the wildcard. */
 static int fill_services(struct ps_egress *egress, const struct ps_egress_config *config)
 {
 	struct bpf_map *map = egress->hooks->maps.services;
+	const union ps_ip16 none = {0};
 
 	for (size_t i = 0; i < config->n_services; i++) {
 		const struct ps_claim_key *service = &config->services[i];
-		struct ps_claim_key key = {.sport = service->sport, .protocol = service->protocol};
+		struct ps_claim_key key = {.src = ps_ip16_is_v4(&service->src) ? ps_ip16_v4(0)
+									       : none,
+					   .sport = service->sport,
+					   .protocol = service->protocol};
 		struct ps_service_value other;
 		bool alone = bpf_map__lookup_elem(map, &key, sizeof(key), &other, sizeof(other),
 						  0) == -ENOENT;
-		int r = add_service(map, key, alone ? service->src : 0);
+		int r = add_service(map, key, alone ? service->src : none);
 
 		key.src = service->src;
 		if (!r)

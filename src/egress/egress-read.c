@@ -91,8 +91,10 @@ static int compare_indexed(const void *a, const void *b)
 	const struct ps_egress_slice *x = &((const struct indexed *)a)->slice;
 	const struct ps_egress_slice *y = &((const struct indexed *)b)->slice;
 
-	if (x->ip4_be != y->ip4_be)
-		return x->ip4_be < y->ip4_be ? -1 : 1;
+	int r = ps_ip_cmp(&x->address, &y->address);
+
+	if (r)
+		return r;
 	return (x->ports.first > y->ports.first) - (x->ports.first < y->ports.first);
 }
 
@@ -102,8 +104,10 @@ static int compare_claim(const void *key, const void *member)
 	const struct ps_egress_slice *slice = &((const struct indexed *)member)->slice;
 	uint16_t port = ntohs(claim->sport);
 
-	if (claim->src != slice->ip4_be)
-		return claim->src < slice->ip4_be ? -1 : 1;
+	int r = memcmp(claim->src.bytes, slice->address.bytes, sizeof(claim->src.bytes));
+
+	if (r)
+		return r;
 	if (ps_range_contains(slice->ports, port))
 		return 0;
 	return port < slice->ports.first ? -1 : 1;

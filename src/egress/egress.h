@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "base/ip.h"
 #include "base/range.h"
@@ -16,8 +17,17 @@
 
 struct ps_egress;
 
+/* The form that keys and records have. */
+static inline union ps_ip16 ps_ip16(const struct ps_ip *ip)
+{
+	union ps_ip16 ip16;
+
+	memcpy(ip16.bytes, ip->bytes, sizeof(ip16.bytes));
+	return ip16;
+}
+
 struct ps_egress_slice {
-	uint32_t ip4_be;
+	struct ps_ip address;
 	struct ps_range ports;
 	unsigned shift;
 };
@@ -37,7 +47,7 @@ struct ps_egress_config {
 	 * the guard still lets its packets pass, the hooks draw no port of it. */
 	const struct ps_egress_slice *slices;
 	size_t n_slices;
-	const struct ps_choice *choices; /* by class */
+	const struct ps_choices *choices; /* by class */
 	size_t n_choices;
 	const struct ps_egress_match *matches;
 	size_t n_matches;
@@ -50,7 +60,8 @@ struct ps_egress_config {
 	/* Published ports of this host: may be bound, and connected to from here. */
 	const struct ps_claim_key *services; /* src, sport, protocol */
 	size_t n_services;
-	uint16_t mss; /* 0: leave; else TCP_MAXSEG for our connections, bytes */
+	/* 0: leave; else TCP_MAXSEG for our IPv4 connections, bytes; IPv6: 20 less. */
+	uint16_t mss;
 };
 
 struct ps_egress_options {

@@ -10,77 +10,19 @@
  *               but for answers of a published service, and for direct destinations
  *   sock_ops, sock_release  give the port back
  *
+ * The hooks of both families are one code over addresses of sixteen bytes (address.h); the family of
+ * the destination decides which slices serve.
+ *
  * A socket has one claim at a time, in its storage (and a few more in `replies`, for datagrams to
- * direct destinations).  `held` is swapped to 0 by whoever ends it, so
- * that the two ways a TCP socket can end give its port back once.  Every hook leaves sockets of
- * other network namespaces alone; the last two act on sockets with our storage only.
+ * direct destinations).  `held` is swapped to 0 by whoever ends it, so that the two ways a TCP
+ * socket can end give its port back once.  Every hook leaves sockets of other network namespaces
+ * alone; the last two act on sockets with our storage only.
+ *
+ * Stack: 512 bytes for a chain of calls, each rounded up to 32 on Linux 6.1; the deepest, connect()
+ * through ps_claim_draw(), has 480.
  */
 #include "egress/call.bpf.h"
-
-#include <linux/in6.h>
-
-static __always_inline int is_mapped(const __u32 ip6[4])
-{
-	return !ip6[0] && !ip6[1] && ip6[2] == bpf_htonl(0xffff);
-}
-
-static __always_inline int is_same(const struct ps_claim_key *a, const struct ps_claim_key *b)
-{
-	return a->src == b->src && a->dst == b->dst && a->sport == b->sport &&
-	       a->dport == b->dport && a->protocol == b->protocol;
-}
-
-/* Ends the claim of a socket, if it has one. */
-static __always_inline void let_go(struct ps_held *held)
-{
-	struct ps_claim_key key = held->key;
-
-	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
-		return;
-	ps_claim_drop(&key);
-	count(PS_EGRESS_RELEASE);
-}
-
-static __always_inline void hold(struct ps_held *held, const struct ps_claim_key *key)
-{
-	held->key = *key;
-	*(volatile __u32 *)&held->held = 1;
-}
-
-static __always_inline int bind_to(struct bpf_sock_addr *ctx, __u32 family,
-				   const struct ps_claim_key *key)
-{
-	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = key->sport};
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = key->sport};
-
-	if (family == AF_INET6) {
-		in6.sin6_addr.in6_u.u6_addr32[2] = bpf_htonl(0xffff);
-		in6.sin6_addr.in6_u.u6_addr32[3] = key->src;
-		return bpf_bind(ctx, (struct sockaddr *)&in6, sizeof(in6));
-	}
-	in.sin_addr.s_addr = key->src;
-	return bpf_bind(ctx, (struct sockaddr *)&in, sizeof(in));
-}
-
-/* Without it the kernel does not share a port between destinations. */
-static __always_inline void allow_sharing(struct bpf_sock_addr *ctx)
-{
-	int on = 1;
-
-	bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-}
-
-static __always_inline void lower_mss(struct bpf_sock_addr *ctx, struct bpf_sock *sk)
-{
-	int bytes = mss;
-	__u16 own;
-
-	if (!mss || ctx->protocol != IPPROTO_TCP)
-		return;
-	own = tcp_user_mss(sk);
-	if (!own || own > mss)
-		bpf_setsockopt(ctx, IPPROTO_TCP, TCP_MAXSEG, &bytes, sizeof(bytes));
-}
+#include "egress/socket.bpf.h"
 
 static __always_inline int deny_draw(const struct ps_claim_key *flow, int class, int error)
 {
@@ -89,86 +31,45 @@ static __always_inline int deny_draw(const struct ps_claim_key *flow, int class,
 	return deny(flow, class, PS_EGRESS_EXHAUSTED, EADDRNOTAVAIL);
 }
 
-/* The verifier wants the two kinds of look-up in functions of their own. */
-static __attribute__((noinline)) int tcp_is_connected(struct bpf_sock_addr *ctx,
-						      struct bpf_sock_tuple *tuple)
-{
-	struct bpf_sock *sk = bpf_skc_lookup_tcp(ctx, tuple, sizeof(tuple->ipv4), CURRENT_NETNS, 0);
-	int found;
-
-	if (!sk)
-		return 0;
-	/* TIME_WAIT is the kernel's to judge; a listener is refused by bind. */
-	found = sk->state != BPF_TCP_LISTEN && sk->state != BPF_TCP_TIME_WAIT;
-	bpf_sk_release(sk);
-	return found;
-}
-
-static __attribute__((noinline)) int udp_is_bound(struct bpf_sock_addr *ctx,
-						  struct bpf_sock_tuple *tuple)
-{
-	struct bpf_sock *sk = bpf_sk_lookup_udp(ctx, tuple, sizeof(tuple->ipv4), CURRENT_NETNS, 0);
-	int found;
-
-	if (!sk)
-		return 0;
-	found = sk->src_ip4 == tuple->ipv4.daddr; /* else it is the wildcard's, refused by bind */
-	bpf_sk_release(sk);
-	return found;
-}
-
-/* Does a socket without a claim, older than the hooks, use the port towards this peer?  The kernel
- * would refuse it after the hook (TCP), or deliver to one of the two (UDP). */
-static __always_inline int is_astray(struct bpf_sock_addr *ctx, const struct ps_claim_key *key)
-{
-	struct bpf_sock_tuple tuple = {.ipv4 = {key->dst, key->src, key->dport, key->sport}};
-
-	if (key->protocol == IPPROTO_TCP)
-		return tcp_is_connected(ctx, &tuple);
-	return key->protocol == IPPROTO_UDP && udp_is_bound(ctx, &tuple);
-}
-
 /* A wish for a port, and for the socket to be bound to it. */
 struct bind_ask {
 	struct bpf_sock_addr *ctx;
-	struct ps_ask ask;
-	__u32 family;
-	int drawn, bound; /* 0, or why not */
+	struct ps_ask ask; /* its key is the flow of the call */
+	__u32 family;      /* of the socket */
+	int drawn, bound;  /* 0, or why not */
 };
 
 static long bind_step(__u64 nth, struct bind_ask *bind)
 {
-	struct ps_ask ask = bind->ask;
+	struct ps_walk *walk = &bind->ask.walk;
 	int bound = -EADDRINUSE;
 
 	/* Blocked ports come in rows: a wildcard server takes many in order. */
 	if (nth && nth < FRESH_STARTS)
-		ask.walk = ps_walk_start(ask.walk.kind, ask.walk.n_slices, bpf_get_prandom_u32());
-	bind->drawn = ps_claim_draw(&ask);
-	bind->ask = ask;
+		*walk = ps_walk_start(walk->kind, walk->n_slices, bpf_get_prandom_u32());
+	bind->drawn = ps_claim_draw(&bind->ask);
 	if (bind->drawn)
 		return 1;
-	if (is_astray(bind->ctx, &ask.key))
+	if (is_astray(bind->ctx, &bind->ask.key))
 		count(PS_EGRESS_STRAY);
 	else
-		bound = bind_to(bind->ctx, bind->family, &ask.key);
+		bound = bind_to(bind->ctx, bind->family, &bind->ask.key);
 	bind->bound = bound;
 	if (!bound)
 		return 1;
-	ps_claim_drop(&ask.key);
+	ps_claim_drop(&bind->ask.key);
 	return bound != -EADDRINUSE;
 }
 
-/* connect() of an unbound socket: draws a port and binds the socket to it. */
-static __always_inline int connect_unbound(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-					   struct ps_claim_key *flow, int class,
+/* connect() of an unbound socket: draws a port and binds the socket to it.  Its address may have
+ * been chosen by bind(). */
+static __always_inline int connect_unbound(struct bind_ask *bind, struct bpf_sock *sk, int class,
 					   const struct ps_choice *choice)
 {
-	__be32 wish = sk->src_ip4;
-	struct bind_ask bind = {.ctx = ctx, .family = sk->family};
+	struct ps_claim_key *flow = &bind->ask.key;
 	struct ps_held *held;
 
-	if (wish && !ps_claim_serves(choice->first, choice->n, wish, 0))
+	if (!ps_ip16_is_zero(&flow->src) && !ps_claim_serves(flow, choice->first, choice->n))
 		return deny(flow, class, PS_EGRESS_REFUSED_PORT, EADDRNOTAVAIL);
 	if (observe)
 		return allow(PS_EGRESS_CONNECT);
@@ -176,17 +77,17 @@ static __always_inline int connect_unbound(struct bpf_sock_addr *ctx, struct bpf
 	if (!held)
 		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
 	let_go(held);
-	allow_sharing(ctx);
-	bind.ask = ps_ask_start(flow, wish, choice, PS_WALK_PEER);
-	bpf_loop(FRESH_STARTS + PORT_COUNT, bind_step, &bind, 0);
-	if (bind.drawn == -EADDRNOTAVAIL && bind.bound)
+	allow_sharing(bind->ctx);
+	ps_ask_start(&bind->ask, choice, PS_WALK_PEER);
+	bpf_loop(FRESH_STARTS + PORT_COUNT, bind_step, bind, 0);
+	if (bind->drawn == -EADDRNOTAVAIL && bind->bound)
 		return deny(flow, class, PS_EGRESS_BLOCKED, EADDRNOTAVAIL);
-	if (bind.drawn)
-		return deny_draw(flow, class, bind.drawn);
-	if (bind.bound)
-		return deny(&bind.ask.key, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
-	hold(held, &bind.ask.key);
-	lower_mss(ctx, sk);
+	if (bind->drawn)
+		return deny_draw(flow, class, bind->drawn);
+	if (bind->bound)
+		return deny(flow, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
+	hold(held, flow);
+	lower_mss(bind->ctx, sk, ps_ip16_is_v4(&flow->dst));
 	return allow(PS_EGRESS_CONNECT);
 }
 
@@ -199,9 +100,8 @@ static __always_inline int connect_bound(struct bpf_sock_addr *ctx, struct bpf_s
 	struct ps_held *held;
 	int r;
 
-	flow->src = sk->src_ip4;
 	flow->sport = bpf_htons(port);
-	if (!ps_claim_serves(choice->first, choice->n, flow->src, port))
+	if (ps_claim_serves(flow, choice->first, choice->n) != PS_SERVES_PORT)
 		return deny(flow, class, PS_EGRESS_REFUSED_PORT, EADDRNOTAVAIL);
 	if (observe)
 		return allow(PS_EGRESS_RECONNECT);
@@ -215,96 +115,79 @@ static __always_inline int connect_bound(struct bpf_sock_addr *ctx, struct bpf_s
 		return deny_draw(flow, class, r);
 	let_go(held);
 	hold(held, flow);
-	lower_mss(ctx, sk);
+	lower_mss(ctx, sk, ps_ip16_is_v4(&flow->dst));
 	return allow(PS_EGRESS_RECONNECT);
 }
 
-/* flow names the destination; the sum of both families' connect() once it is IPv4. */
-static __always_inline int connect_to(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-				      struct ps_claim_key *flow)
+/* bind->ask.key names the destination, which says the family. */
+static __always_inline int connect_to(struct bind_ask *bind, struct bpf_sock *sk)
 {
-	__u32 place = place_of(flow->dst), slot;
-	struct ps_choice *choice;
-	int class = class_of(sk);
+	struct ps_claim_key *flow = &bind->ask.key;
+	__u32 place = place_of(&flow->dst), slot;
+	struct ps_choices *choice;
+	int class = class_of(sk), is_v4 = ps_ip16_is_v4(&flow->dst);
 
 	if (place == PS_PLACE_SHARED) {
-		if (is_service(flow->dst, flow->dport, flow->protocol))
+		if (is_service(&flow->dst, flow->dport, flow->protocol))
 			return allow(PS_EGRESS_DIRECT);
 		return deny(flow, class, PS_EGRESS_REFUSED_SHARED, ECONNREFUSED);
 	}
-	if (!has_port(ctx))
+	if (!has_port(bind->ctx))
 		return ALLOW;
 	if (class < 0)
 		return allow(PS_EGRESS_OUTSIDE);
+	source_of(sk, &flow->src);
 	/* Bound to a shared address a socket uses one of our ports whatever the destination. */
-	if (place == PS_PLACE_DIRECT && place_of(sk->src_ip4) != PS_PLACE_SHARED)
+	if (place == PS_PLACE_DIRECT && place_of(&flow->src) != PS_PLACE_SHARED)
 		return allow(PS_EGRESS_DIRECT);
 	slot = class;
 	choice = bpf_map_lookup_elem(&choices, &slot);
-	if (!choice || !choice->n)
-		return deny(flow, class, PS_EGRESS_NO_SLICE, EADDRNOTAVAIL);
-	if (flow->protocol == IPPROTO_ICMP)
+	if (!choice || !(is_v4 ? choice->v4.n : choice->v6.n))
+		return deny_family(flow, class, choice);
+	if (flow->protocol == IPPROTO_ICMP || flow->protocol == IPPROTO_ICMPV6)
 		flow->dport = 0;
+	bind->family = sk->family;
 	if (sk->src_port)
-		return connect_bound(ctx, sk, flow, class, choice);
-	return connect_unbound(ctx, sk, flow, class, choice);
-}
-
-static __always_inline int is_place6_direct(const __u32 ip6[4])
-{
-	struct ps_place6_key key = {.n_bits = 128};
-	struct ps_place_value *place;
-
-	__builtin_memcpy(key.address, ip6, sizeof(key.address));
-	place = bpf_map_lookup_elem(&places6, &key);
-	return place && place->kind == PS_PLACE_DIRECT;
-}
-
-/* Native IPv6: no shared addresses, so a program of a class is told to use IPv4. */
-static __always_inline int send_to6(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-				    const __u32 ip6[4])
-{
-	struct ps_claim_key flow = {.dport = ctx->user_port, .protocol = ctx->protocol};
-	int class = class_of(sk);
-
-	if (class < 0)
-		return allow(PS_EGRESS_OUTSIDE);
-	if (is_place6_direct(ip6))
-		return allow(PS_EGRESS_DIRECT);
-	return deny(&flow, class, PS_EGRESS_REFUSED_V6, ENETUNREACH);
+		return connect_bound(bind->ctx, sk, flow, class, is_v4 ? &choice->v4 : &choice->v6);
+	return connect_unbound(bind, sk, class, is_v4 ? &choice->v4 : &choice->v6);
 }
 
 SEC("cgroup/connect4")
 int ps_connect4(struct bpf_sock_addr *ctx)
 {
-	struct ps_claim_key flow = {
-		.dst = ctx->user_ip4, .dport = ctx->user_port, .protocol = ctx->protocol};
+	struct bind_ask bind = {.ctx = ctx,
+				.ask.key = {.dst = ps_ip16_v4(ctx->user_ip4),
+					    .dport = ctx->user_port,
+					    .protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	return connect_to(ctx, sk, &flow);
+	return connect_to(&bind, sk);
 }
 
 SEC("cgroup/connect6")
 int ps_connect6(struct bpf_sock_addr *ctx)
 {
-	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-	struct ps_claim_key flow = {
-		.dst = ip6[3], .dport = ctx->user_port, .protocol = ctx->protocol};
+	struct bind_ask bind = {.ctx = ctx,
+				.ask.key = {.dst = user_ip6(ctx),
+					    .dport = ctx->user_port,
+					    .protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	if (!is_mapped(ip6))
-		return send_to6(ctx, sk, ip6);
-	return connect_to(ctx, sk, &flow);
+	return connect_to(&bind, sk);
 }
 
-/* This host, by whatever address: loopback and 0.0.0.0. */
-static __always_inline int is_loopback(__be32 address)
+/* This host, by whatever address: loopback, 0.0.0.0 and `::`. */
+static __always_inline int is_loopback(const union ps_ip16 *ip)
 {
-	return !address || (address & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	if (ps_ip16_is_v4(ip))
+		return !ip->words[3] ||
+		       (ip->words[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !(ip->words[0] | ip->words[1] | ip->words[2]) &&
+	       (!ip->words[3] || ip->words[3] == bpf_htonl(1));
 }
 
 /* Is the shared destination a socket of this very host, open to all or to this sender? */
@@ -316,7 +199,7 @@ static __always_inline int is_held_here(const struct ps_claim_key *flow)
 				    .dport = flow->sport,
 				    .protocol = flow->protocol};
 
-	return held_without_peer(&peer) || is_claimed(&peer);
+	return is_claimed(&peer) || held_without_peer(&peer);
 }
 
 /* A socket that was moved to a shared address sends from it to a direct destination too.  The
@@ -349,89 +232,136 @@ static __always_inline int send_expecting(struct bpf_sock *sk, const struct ps_c
 
 /* The service that answers from a socket's port: *source stays, or becomes the service's address
  * where neither the socket nor the program (IP_PKTINFO) names one. */
-static __always_inline int is_answer(const struct ps_claim_key *flow, __be32 *source)
+static __always_inline int is_answer(const struct ps_claim_key *flow, union ps_ip16 *source)
 {
-	struct ps_claim_key key = {
-		.src = flow->src, .sport = flow->sport, .protocol = flow->protocol};
+	struct ps_claim_key key = bare_key(flow);
 	struct ps_service_value *service;
 
+	if (ps_ip16_is_zero(&key.src) && ps_ip16_is_v4(&flow->dst))
+		key.src = ps_ip16_v4(0);
 	service = n_services ? bpf_map_lookup_elem(&services, &key) : NULL;
-	if (!service || !service->address)
+	if (!service || ps_ip16_is_zero(&service->address))
 		return 0;
 	*source = service->address;
 	return 1;
 }
 
-/* sendto() of a datagram socket.  *source is the source address the program or we give it, 0: the
- * kernel chooses. */
-static __always_inline int send_to(struct bpf_sock *sk, struct ps_claim_key *flow, __be32 *source)
+static __always_inline int is_peer(struct bpf_sock *sk, const struct ps_claim_key *flow)
 {
-	__u32 place = place_of(flow->dst);
+	union ps_ip16 peer;
+
+	if (!sk->dst_port || sk->dst_port != flow->dport)
+		return 0;
+	peer_of(sk, &peer);
+	return ps_ip16_is_same(&peer, &flow->dst);
+}
+
+/* A datagram to a direct destination: any, but one from a shared address must be awaited.  The
+ * kernel refuses one whose source is of the other family. */
+static __always_inline int send_direct(struct bpf_sock *sk, const struct ps_claim_key *flow,
+				       int class)
+{
+	if (is_loopback(&flow->dst) || place_of(&flow->src) != PS_PLACE_SHARED ||
+	    ps_ip16_is_v4(&flow->src) != ps_ip16_is_v4(&flow->dst) ||
+	    is_service(&flow->src, flow->sport, flow->protocol))
+		return ALLOW;
+	return send_expecting(sk, flow, class);
+}
+
+/* A datagram to nobody in particular, without connect(). */
+static __always_inline int send_unconnected(const struct ps_claim_key *flow, int class)
+{
+	__u32 slot = class;
+	struct ps_choices *choice = bpf_map_lookup_elem(&choices, &slot);
+	int is_v4 = ps_ip16_is_v4(&flow->dst);
+
+	if (choice && !(is_v4 ? choice->v4.n : choice->v6.n) && (choice->v4.n | choice->v6.n))
+		return deny_family(flow, class, choice);
+	return deny(flow, class, PS_EGRESS_REFUSED_UNCONNECTED, EDESTADDRREQ);
+}
+
+/* sendto() of a datagram socket.  *source is the source address the program or we give it, zero:
+ * the kernel chooses. */
+static __always_inline int send_to(struct bpf_sock *sk, struct ps_claim_key *flow,
+				   union ps_ip16 *source)
+{
+	__u32 place = place_of(&flow->dst);
 	int class = class_of(sk);
 
-	flow->src = *source ? *source : sk->src_ip4;
+	if (ps_ip16_is_any(source))
+		source_of(sk, &flow->src);
+	else
+		flow->src = *source;
 	flow->sport = bpf_htons(sk->src_port);
 	if (place == PS_PLACE_SHARED) {
-		if (is_service(flow->dst, flow->dport, flow->protocol) || is_held_here(flow))
+		if (is_service(&flow->dst, flow->dport, flow->protocol) || is_held_here(flow))
 			return ALLOW;
 		return deny(flow, class, PS_EGRESS_REFUSED_SHARED, ECONNREFUSED);
 	}
 	if (class < 0)
 		return ALLOW;
-	if (place == PS_PLACE_DIRECT) {
-		if (is_loopback(flow->dst) || place_of(flow->src) != PS_PLACE_SHARED ||
-		    is_service(flow->src, flow->sport, flow->protocol))
-			return ALLOW;
-		return send_expecting(sk, flow, class);
-	}
-	if (sk->dst_port && sk->dst_port == flow->dport && sk->dst_ip4 == flow->dst)
+	if (place == PS_PLACE_DIRECT)
+		return send_direct(sk, flow, class);
+	if (is_peer(sk, flow) || (!observe && is_answer(flow, source)))
 		return ALLOW;
-	if (!observe && is_answer(flow, source))
-		return ALLOW;
-	return deny(flow, class, PS_EGRESS_REFUSED_UNCONNECTED, EDESTADDRREQ);
+	return send_unconnected(flow, class);
 }
 
 SEC("cgroup/sendmsg4")
 int ps_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	struct ps_claim_key flow = {
-		.dst = ctx->user_ip4, .dport = ctx->user_port, .protocol = ctx->protocol};
-	__be32 given = ctx->msg_src_ip4, source = given;
+	struct ps_claim_key flow = {.dst = ps_ip16_v4(ctx->user_ip4),
+				    .dport = ctx->user_port,
+				    .protocol = ctx->protocol};
+	union ps_ip16 source = ps_ip16_v4(ctx->msg_src_ip4);
 	struct bpf_sock *sk = ctx->sk;
 	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
 	verdict = send_to(sk, &flow, &source);
-	if (source != given)
-		ctx->msg_src_ip4 = source;
+	if (source.words[3] != ctx->msg_src_ip4)
+		ctx->msg_src_ip4 = source.words[3];
 	return verdict;
 }
 
 SEC("cgroup/sendmsg6")
 int ps_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+	struct ps_claim_key flow = {
+		.dst = user_ip6(ctx), .dport = ctx->user_port, .protocol = ctx->protocol};
+	union ps_ip16 given = {.words = {ctx->msg_src_ip6[0], ctx->msg_src_ip6[1],
+					 ctx->msg_src_ip6[2], ctx->msg_src_ip6[3]}},
+		      source = given;
 	struct bpf_sock *sk = ctx->sk;
+	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
 	/* The kernel sends mapped ones as IPv4, and asks ps_sendmsg4 (net/ipv6/udp.c). */
-	return is_mapped(ip6) ? ALLOW : send_to6(ctx, sk, ip6);
+	if (ps_ip16_is_v4(&flow.dst))
+		return ALLOW;
+	verdict = send_to(sk, &flow, &source);
+	if (!ps_ip16_is_same(&source, &given)) {
+		ctx->msg_src_ip6[0] = source.words[0];
+		ctx->msg_src_ip6[1] = source.words[1];
+		ctx->msg_src_ip6[2] = source.words[2];
+		ctx->msg_src_ip6[3] = source.words[3];
+	}
+	return verdict;
 }
 
 /* bind() to port 0: as the kernel would, but from our slices and held towards nobody. */
-static __always_inline int bind_any(struct bpf_sock_addr *ctx, struct ps_held *held,
-				    struct ps_claim_key *flow, int class,
+static __always_inline int bind_any(struct ps_held *held, struct ps_ask *ask, int class,
 				    const struct ps_choice *choice)
 {
-	struct ps_ask ask = ps_ask_start(flow, flow->src, choice, PS_WALK_PEERLESS);
-	int r = ps_claim_draw(&ask);
+	int r;
 
+	ps_ask_start(ask, choice, PS_WALK_PEERLESS);
+	r = ps_claim_draw(ask);
 	if (r)
-		return deny_draw(flow, class, r);
-	hold(held, &ask.key);
-	*flow = ask.key;
+		return deny_draw(&ask->key, class, r);
+	hold(held, &ask->key);
 	return allow(PS_EGRESS_BIND);
 }
 
@@ -448,22 +378,21 @@ static __always_inline int bind_exactly(struct ps_held *held, const struct ps_cl
 	return allow(PS_EGRESS_BIND);
 }
 
-/* A program of a class binds a shared address, or port 0 of any (flow->src 0). */
+/* A program of a class binds a shared address, or port 0 of any (src zero). */
 static __always_inline int bind_ours(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-				     struct ps_claim_key *flow, int class)
+				     struct ps_ask *ask, int class, const struct ps_choice *choice)
 {
-	__u32 slot = class;
-	struct ps_choice *choice = bpf_map_lookup_elem(&choices, &slot);
+	struct ps_claim_key *flow = &ask->key;
 	struct ps_held *held;
+	int serves;
 
-	if (!choice || !choice->n)
-		return deny(flow, class, PS_EGRESS_NO_SLICE, EADDRNOTAVAIL);
-	if (flow->src && !ps_claim_serves(choice->first, choice->n, flow->src, 0))
+	serves = ps_ip16_is_zero(&flow->src) ? PS_SERVES_ADDRESS
+					     : ps_claim_serves(flow, choice->first, choice->n);
+	if (serves == PS_SERVES_NOTHING)
 		return deny(flow, class, PS_EGRESS_REFUSED_BIND, EADDRNOTAVAIL);
 	if (!flow->sport && binds_address_only(ctx))
 		return ALLOW;
-	if (flow->sport &&
-	    !ps_claim_serves(choice->first, choice->n, flow->src, bpf_ntohs(flow->sport)))
+	if (flow->sport && serves != PS_SERVES_PORT)
 		return deny(flow, class, PS_EGRESS_REFUSED_BIND, EACCES);
 	if (observe)
 		return allow(PS_EGRESS_BIND);
@@ -474,62 +403,92 @@ static __always_inline int bind_ours(struct bpf_sock_addr *ctx, struct bpf_sock 
 	allow_sharing(ctx);
 	if (flow->sport)
 		return bind_exactly(held, flow, class);
-	return bind_any(ctx, held, flow, class, choice);
+	return bind_any(held, ask, class, choice);
 }
 
-/* flow names what is bound and, on return, what shall be bound instead. */
-static __always_inline int bind_socket(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-				       struct ps_claim_key *flow)
-{
-	int class;
+/* Which addresses a socket that binds the wildcard takes: a socket of both families IPv4, where
+ * the class has some. */
+enum wildcard { WILDCARD_V4, WILDCARD_V6, WILDCARD_BOTH };
 
-	if (flow->src ? place_of(flow->src) != PS_PLACE_SHARED : !!flow->sport)
+static __always_inline int binds_v4(const union ps_ip16 *src, enum wildcard wildcard,
+				    const struct ps_choices *choice)
+{
+	if (!ps_ip16_is_zero(src))
+		return ps_ip16_is_v4(src);
+	return wildcard == WILDCARD_BOTH ? choice->v4.n != 0 : wildcard == WILDCARD_V4;
+}
+
+/* ask->key names what is bound and, on return, what shall be bound instead. */
+static __always_inline int bind_socket(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+				       struct ps_ask *ask, enum wildcard wildcard)
+{
+	struct ps_claim_key *flow = &ask->key;
+	int is_any = ps_ip16_is_zero(&flow->src), class;
+	const struct ps_choices *choice;
+	const struct ps_choice *of;
+	__u32 slot;
+
+	if (is_any ? !!flow->sport : place_of(&flow->src) != PS_PLACE_SHARED)
 		return ALLOW;
 	class = class_of(sk);
-	if (flow->src && is_service(flow->src, flow->sport, flow->protocol))
+	if (!is_any && is_service(&flow->src, flow->sport, flow->protocol))
 		return ALLOW;
-	if (class < 0 && flow->src)
+	if (class < 0 && !is_any)
 		return deny(flow, class, PS_EGRESS_REFUSED_BIND, EACCES);
 	if (class < 0 || sk->src_port || !has_port(ctx))
 		return ALLOW;
-	return bind_ours(ctx, sk, flow, class);
+	slot = class;
+	choice = bpf_map_lookup_elem(&choices, &slot);
+	if (!choice || !(choice->v4.n | choice->v6.n))
+		return deny(flow, class, PS_EGRESS_NO_SLICE, EADDRNOTAVAIL);
+	of = binds_v4(&flow->src, wildcard, choice) ? &choice->v4 : &choice->v6;
+	if (is_any && !of->n)
+		return ALLOW;
+	return bind_ours(ctx, sk, ask, class, of);
 }
 
 SEC("cgroup/bind4")
 int ps_bind4(struct bpf_sock_addr *ctx)
 {
-	struct ps_claim_key flow = {
-		.src = ctx->user_ip4, .sport = ctx->user_port, .protocol = ctx->protocol};
+	struct ps_ask ask = {.key = {.sport = ctx->user_port, .protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
 	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	verdict = bind_socket(ctx, sk, &flow);
-	ctx->user_ip4 = flow.src;
-	ctx->user_port = flow.sport;
+	if (ctx->user_ip4)
+		ask.key.src = ps_ip16_v4(ctx->user_ip4);
+	verdict = bind_socket(ctx, sk, &ask, WILDCARD_V4);
+	ctx->user_ip4 = ask.key.src.words[3];
+	ctx->user_port = ask.key.sport;
 	return verdict;
 }
 
 SEC("cgroup/bind6")
 int ps_bind6(struct bpf_sock_addr *ctx)
 {
-	__u32 ip6[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-	struct ps_claim_key flow = {
-		.src = ip6[3], .sport = ctx->user_port, .protocol = ctx->protocol};
+	struct ps_ask ask = {
+		.key = {.src = user_ip6(ctx), .sport = ctx->user_port, .protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
-	int any = !(ip6[0] | ip6[1] | ip6[2] | ip6[3]), verdict;
+	enum wildcard wildcard;
+	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	if (any ? is_ipv6_only(ctx) : !is_mapped(ip6))
-		return ALLOW;
-	verdict = bind_socket(ctx, sk, &flow);
-	if (flow.src == ip6[3] && flow.sport == ctx->user_port)
+	if (ps_ip16_is_v4(&ask.key.src))
+		wildcard = WILDCARD_V4;
+	else
+		wildcard = is_ipv6_only(ctx) ? WILDCARD_V6 : WILDCARD_BOTH;
+	if (ps_ip16_is_any(&ask.key.src))
+		ask.key.src = (union ps_ip16){0};
+	verdict = bind_socket(ctx, sk, &ask, wildcard);
+	if (ps_ip16_is_zero(&ask.key.src))
 		return verdict;
-	ctx->user_ip6[2] = bpf_htonl(0xffff);
-	ctx->user_ip6[3] = flow.src;
-	ctx->user_port = flow.sport;
+	ctx->user_ip6[0] = ask.key.src.words[0];
+	ctx->user_ip6[1] = ask.key.src.words[1];
+	ctx->user_ip6[2] = ask.key.src.words[2];
+	ctx->user_ip6[3] = ask.key.src.words[3];
+	ctx->user_port = ask.key.sport;
 	return verdict;
 }
 

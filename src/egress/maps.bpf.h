@@ -9,6 +9,7 @@
 #include <linux/bpf.h>
 #include <linux/errno.h>
 #include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/types.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -49,6 +50,14 @@ struct {
 } places SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct ps_place6_key);
+	__type(value, struct ps_place_value);
+} places6 SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct ps_owned_key);
@@ -70,24 +79,30 @@ static __always_inline void count(__u32 reason)
 		(*n)++;
 }
 
-static __always_inline struct ps_place_value *place_find(__be32 address)
+static __always_inline struct ps_place_value *place_find(const union ps_ip16 *ip)
 {
-	struct ps_place_key key = {32, address};
+	if (ps_ip16_is_v4(ip)) {
+		struct ps_place_key key = {32, ip->words[3]};
 
-	return bpf_map_lookup_elem(&places, &key);
+		return bpf_map_lookup_elem(&places, &key);
+	} else {
+		struct ps_place6_key key = {128, *ip};
+
+		return bpf_map_lookup_elem(&places6, &key);
+	}
 }
 
-/* enum ps_place_kind of an IPv4 address. */
-static __always_inline __u32 place_of(__be32 address)
+/* enum ps_place_kind of an address. */
+static __always_inline __u32 place_of(const union ps_ip16 *ip)
 {
-	struct ps_place_value *place = place_find(address);
+	struct ps_place_value *place = place_find(ip);
 
 	return place ? place->kind : PS_PLACE_OTHER;
 }
 
-static __always_inline int is_service(__be32 address, __be16 port, __u8 protocol)
+static __always_inline int is_service(const union ps_ip16 *ip, __be16 port, __u8 protocol)
 {
-	struct ps_claim_key key = {.src = address, .sport = port, .protocol = protocol};
+	struct ps_claim_key key = {.src = *ip, .sport = port, .protocol = protocol};
 
 	return n_services && bpf_map_lookup_elem(&services, &key);
 }

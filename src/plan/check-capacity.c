@@ -100,8 +100,11 @@ static void count_slices(const struct ps_pool *pool, struct supply *sites)
 	for (size_t i = 0; i < pool->n_blocks; i++) {
 		const struct ps_block *block = &pool->blocks[i];
 
-		if (block->site != PS_NOWHERE && ps_ip_is_v4(&block->prefix.ip))
-			sites[block->site].slices += ps_prefix_size(&block->prefix) * each;
+		uint64_t size = ps_prefix_size(&block->prefix);
+
+		/* More is a finding of its own. */
+		if (block->site != PS_NOWHERE && size <= PS_PLAN_ADDRESSES_MAX)
+			sites[block->site].slices += size * each;
 	}
 }
 

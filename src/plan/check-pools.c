@@ -123,14 +123,12 @@ static void check_total(struct ps_check *c)
 	for (size_t i = 0; i < c->n_spans; i++) {
 		uint64_t size = ps_prefix_size(&c->spans[i].prefix);
 
-		if (!ps_ip_is_v4(&c->spans[i].prefix.ip))
-			continue;
-		if (total <= PS_PLAN_ADDRESSES_MAX && total + size > PS_PLAN_ADDRESSES_MAX)
+		if (total <= PS_PLAN_ADDRESSES_MAX && size > PS_PLAN_ADDRESSES_MAX - total)
 			ps_walk_find(c->w, c->spans[i].at,
 				     "with this prefix the plan has more than %d addresses, the "
 				     "most that are supported",
 				     PS_PLAN_ADDRESSES_MAX);
-		total += size;
+		total = size > UINT64_MAX - total ? UINT64_MAX : total + size;
 	}
 }
 
@@ -146,82 +144,5 @@ void ps_check_overlaps(struct ps_check *c)
 			find_overlap(c, wide, &c->spans[i]);
 		else
 			wide = &c->spans[i];
-	}
-}
-
-/* One unicast address of the plan. */
-struct node {
-	struct ps_ip ip;
-	struct ps_spot at;
-	bool is_edge;
-	const char *name;
-};
-
-static int by_ip(const void *a, const void *b)
-{
-	const struct node *x = a, *y = b;
-	int r = ps_ip_cmp(&x->ip, &y->ip);
-
-	if (r)
-		return r;
-	if (x->is_edge != y->is_edge)
-		return x->is_edge - y->is_edge;
-	return (x->at.line > y->at.line) - (x->at.line < y->at.line);
-}
-
-static size_t gather_nodes(const struct ps_check *c, struct node *nodes)
-{
-	const struct draft_site *sites = c->draft->sites.items;
-	const struct draft_host *hosts = c->draft->hosts.items;
-	size_t n = 0;
-
-	for (size_t i = 0; i < c->draft->sites.n; i++) {
-		if (sites[i].edge.set)
-			nodes[n++] = (struct node){sites[i].edge.ip, sites[i].edge.at, true,
-						   sites[i].name.text};
-	}
-	for (size_t i = 0; i < c->draft->hosts.n; i++) {
-		if (hosts[i].underlay.set)
-			nodes[n++] = (struct node){hosts[i].underlay.ip, hosts[i].underlay.at,
-						   false, hosts[i].name.text};
-	}
-	return n;
-}
-
-static void check_unshared(struct ps_check *c, const struct node *node)
-{
-	const char *what = node->is_edge ? "edge" : "underlay";
-	char text[PS_IP_TEXT_MAX];
-	struct ps_place place;
-
-	if (ps_plan_locate(c->plan, &node->ip, &place) == 0)
-		ps_walk_find(c->w, node->at,
-			     "%s address %s lies among the shared addresses of pool \"%s\": give "
-			     "one that is not shared",
-			     what, ps_ip_format(&node->ip, text),
-			     ps_quote(c->plan->pools[place.pool].name).text);
-}
-
-void ps_check_underlay(struct ps_check *c)
-{
-	ps_auto_mem struct node *nodes =
-		ps_walk_alloc(c->w, c->draft->sites.n + c->draft->hosts.n, sizeof(struct node));
-	char text[PS_IP_TEXT_MAX];
-	size_t n;
-
-	if (!nodes)
-		return;
-	n = gather_nodes(c, nodes);
-	qsort(nodes, n, sizeof(*nodes), by_ip);
-	for (size_t i = 0; i < n; i++) {
-		check_unshared(c, &nodes[i]);
-		if (i > 0 && nodes[i].is_edge == nodes[i - 1].is_edge &&
-		    ps_ip_cmp(&nodes[i].ip, &nodes[i - 1].ip) == 0)
-			ps_walk_find(c->w, nodes[i].at,
-				     "%s address %s is that of \"%s\" on line %u too: each needs "
-				     "its own",
-				     nodes[i].is_edge ? "edge" : "underlay",
-				     ps_ip_format(&nodes[i].ip, text),
-				     ps_quote(nodes[i - 1].name).text, nodes[i - 1].at.line);
 	}
 }

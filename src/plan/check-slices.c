@@ -181,11 +181,48 @@ static void deal_address(struct dealing *d, const struct draft_dealt *dealt)
 	grant_owned(d);
 }
 
+/* An address of `slices` with its place there. */
+struct key {
+	struct ps_ip ip;
+	struct ps_spot at;
+};
+
+static int by_ip(const void *a, const void *b)
+{
+	const struct key *x = a, *y = b;
+	int r = ps_ip_cmp(&x->ip, &y->ip);
+
+	return r ? r : (x->at.line > y->at.line) - (x->at.line < y->at.line);
+}
+
+/* Keys of a mapping differ, but IPv6 addresses have many spellings. */
+static void check_spellings(struct ps_check *c)
+{
+	const struct draft_dealt *draft = c->draft->slices.items;
+	ps_auto_mem struct key *keys = ps_walk_alloc(c->w, c->draft->slices.n, sizeof(struct key));
+	char text[PS_IP_TEXT_MAX];
+	size_t n = 0;
+
+	for (size_t i = 0; keys && i < c->draft->slices.n; i++) {
+		keys[n].at = draft[i].address.at;
+		n += ps_ip_parse(draft[i].address.text, &keys[n].ip) == 0;
+	}
+	if (n)
+		qsort(keys, n, sizeof(*keys), by_ip);
+	for (size_t i = 1; i < n; i++) {
+		if (ps_ip_cmp(&keys[i - 1].ip, &keys[i].ip) == 0)
+			ps_walk_find(c->w, keys[i].at,
+				     "%s is already on line %u in another spelling: remove one",
+				     ps_ip_format(&keys[i].ip, text), keys[i - 1].at.line);
+	}
+}
+
 void ps_check_slices(struct ps_check *c)
 {
 	const struct draft_dealt *draft = c->draft->slices.items;
 	struct dealing d = {.c = c};
 
+	check_spellings(c);
 	for (size_t i = 0; i < c->draft->slices.n && !c->w->error; i++)
 		deal_address(&d, &draft[i]);
 	if (c->plan->n_grants >= PS_PLAN_GRANTS_MAX)

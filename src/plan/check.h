@@ -44,6 +44,7 @@ void ps_check_hosts(struct ps_check *c);
 void ps_check_pools(struct ps_check *c);
 void ps_check_overlaps(struct ps_check *c);
 void ps_check_underlay(struct ps_check *c);
+void ps_check_mtus(struct ps_check *c);
 void ps_check_classes(struct ps_check *c);
 void ps_check_direct(struct ps_check *c);
 void ps_check_slices(struct ps_check *c);

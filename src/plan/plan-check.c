@@ -46,15 +46,25 @@ void ps_check_index(struct ps_check *c, enum ps_kind kind)
 		c->w->error = -ENOMEM;
 }
 
+static bool is_unicast4(uint8_t first)
+{
+	return first != 0 && first != 127 && first < 224;
+}
+
+/* Link-local addresses are those of one link only; 0000::/8 has the unspecified address, loopback
+ * and those that stand for IPv4 (RFC 4291 §2). */
+static bool is_unicast6(const uint8_t *bytes)
+{
+	return bytes[0] != 0 && bytes[0] != 0xff &&
+	       !(bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80);
+}
+
 void ps_check_unicast(struct ps_check *c, struct ps_spot at, const char *what,
 		      const struct ps_ip *ip)
 {
 	char text[PS_IP_TEXT_MAX];
-	uint8_t first = ip->bytes[12];
 
-	if (!ps_ip_is_v4(ip))
-		ps_walk_find(c->w, at, "IPv6 %s are not supported yet: use IPv4", what);
-	else if (first == 0 || first == 127 || first >= 224)
+	if (ps_ip_is_v4(ip) ? !is_unicast4(ip->bytes[12]) : !is_unicast6(ip->bytes))
 		ps_walk_find(c->w, at, "%s is not among unicast addresses: %s must be",
 			     ps_ip_format(ip, text), what);
 }
@@ -172,9 +182,9 @@ void ps_draft_check(struct ps_walk *w, const struct draft_plan *draft, bool unde
 		    struct ps_plan *plan)
 {
 	static void (*const steps[])(struct ps_check *c) = {
-		ps_check_sites,    ps_check_hosts,    ps_check_pools,  ps_check_overlaps,
-		ps_check_underlay, ps_check_classes,  ps_check_direct, ps_check_slices,
-		ps_check_services, ps_check_capacity,
+		ps_check_sites,    ps_check_hosts,    ps_check_pools,    ps_check_overlaps,
+		ps_check_underlay, ps_check_mtus,     ps_check_classes,  ps_check_direct,
+		ps_check_slices,   ps_check_services, ps_check_capacity,
 	};
 	struct ps_check c = {.w = w, .draft = draft, .plan = plan, .undealt = undealt};
 

@@ -279,11 +279,11 @@ static int diff_slices(FILE *f, const struct ps_plan *old, const struct ps_plan 
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		const struct ps_move *move = &moves[i];
-		char ip[PS_IP_TEXT_MAX];
+		char ip[PS_IP_HOST_MAX];
 		char sign = move->from ? '~' : '+';
 
 		(void)fprintf(f, "%c slice %s:%u-%u ", move->to ? sign : '-',
-			      ps_ip_format(&move->address, ip), move->ports.first,
+			      ps_ip_format_host(&move->address, ip), move->ports.first,
 			      move->ports.first + move->ports.count - 1);
 		if (move->from && move->to)
 			(void)fprintf(f, "%s -> %s\n", move->from, move->to);

@@ -85,13 +85,16 @@ static void print_holding(const struct rewrite *rw, const struct ps_grant *grant
 	(void)fputs(quote, rw->out);
 }
 
-/* `198.51.100.1: { lhr1: 1, lhr2: 2 }` for the grants of one address, sorted by owner. */
+/* `198.51.100.1: { lhr1: 1, lhr2: 2 }` for the grants of one address, sorted by owner.  IPv6 in
+ * quotes: readers of YAML differ about plain text that begins or ends in colons. */
 static void print_address(const struct rewrite *rw, const struct ps_grant *grants, size_t n)
 {
+	const char *quote = ps_ip_is_v4(&grants[0].address) ? "" : "\"";
 	char ip[PS_IP_TEXT_MAX];
 	size_t end;
 
-	(void)fprintf(rw->out, "%s: { ", ps_ip_format(&grants[0].address, ip));
+	ps_ip_format(&grants[0].address, ip);
+	(void)fprintf(rw->out, "%s%s%s: { ", quote, ip, quote);
 	for (size_t i = 0; i < n; i = end) {
 		for (end = i; end < n && grants[end].host == grants[i].host;)
 			end++;

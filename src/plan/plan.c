@@ -124,6 +124,16 @@ int ps_plan_find_class(const struct ps_plan *plan, const char *name)
 	return ps_index_find(plan, PS_KIND_CLASS, name);
 }
 
+bool ps_plan_is_over_v6(const struct ps_plan *plan)
+{
+	return plan->n_hosts && !ps_ip_is_v4(&plan->hosts[0].underlay);
+}
+
+unsigned ps_plan_outer_len(const struct ps_plan *plan)
+{
+	return ps_plan_is_over_v6(plan) ? PS_PLAN_OUTER_V6 : PS_PLAN_OUTER_V4;
+}
+
 static bool tags_have(const struct ps_tags *tags, const struct ps_tag *wanted)
 {
 	for (size_t i = 0; i < tags->n; i++) {

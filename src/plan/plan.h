@@ -31,6 +31,9 @@ enum {
 	PS_PLAN_UPLINKS_MAX = 16,      /* of one host */
 	PS_PLAN_TAGS_MAX = 16,         /* of one pool or class */
 	PS_PLAN_MTU_MIN = 576,         /* bytes; RFC 791 */
+	PS_PLAN_IP6_MTU_MIN = 1280,    /* every path carries this much IPv6 (RFC 8200 §5) */
+	PS_PLAN_OUTER_V4 = 28,         /* what encapsulation adds, bytes: IPv4 and UDP header */
+	PS_PLAN_OUTER_V6 = 48,
 	PS_PLAN_MTU_MAX = 65535,
 	PS_PLAN_MTU_DEFAULT = 1500,
 };
@@ -155,6 +158,11 @@ int ps_plan_find_site(const struct ps_plan *plan, const char *name);
 int ps_plan_find_host(const struct ps_plan *plan, const char *name);
 int ps_plan_find_pool(const struct ps_plan *plan, const char *name);
 int ps_plan_find_class(const struct ps_plan *plan, const char *name);
+
+/* Hosts reach each other over IPv6: then all underlay and edge addresses are of it. */
+bool ps_plan_is_over_v6(const struct ps_plan *plan);
+/* PS_PLAN_OUTER_V4 or PS_PLAN_OUTER_V6. */
+unsigned ps_plan_outer_len(const struct ps_plan *plan);
 
 /* True when tags has every key of wanted with the same value. */
 bool ps_tags_cover(const struct ps_tags *tags, const struct ps_tags *wanted);

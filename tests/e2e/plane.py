@@ -2,7 +2,7 @@
 """Plans in a lab: written, applied, and asked who owns a port; and programs run in the classes they name."""
 import json
 import subprocess
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import agents
@@ -22,7 +22,7 @@ class Plane:
                 self._owners[held["address"], port // STEP] = held["host"]
         for pool in plan["pools"]:
             for block in pool["addresses"]:
-                self._sites[IPv4Network(block["prefix"])] = block["site"]
+                self._sites[ip_network(block["prefix"])] = block["site"]
         self.host_sites = {host["name"]: host["site"] for host in plan["hosts"]}
         self.underlays = {host["name"]: host["underlay"] for host in plan["hosts"]}
 
@@ -30,7 +30,7 @@ class Plane:
         return self._owners.get((address, port // STEP))
 
     def site(self, address: str) -> str | None:
-        ip = IPv4Address(address)
+        ip = ip_address(address)
         return next((site for prefix, site in self._sites.items() if ip in prefix), None)
 
     def slices(self, host: str, pool: str) -> list:

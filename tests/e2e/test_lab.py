@@ -432,6 +432,8 @@ def test_the_plan_divides_the_shared_prefix_among_sites_and_countries(can_lab):
     ("web1:eth0", "web9:eth0", "no node is called web9"),
     ("lhr1: { site: LHR }", "lhr1: { site: XXX }", "no site is called XXX"),
     ("203.0.113.2/30", "203.0.113.2/33", "want 'NODE:DEVICE ADDRESS/LEN'"),
+    ("203.0.113.2/30", "203.0.113.2/30 2001:db8::/129", "or two"),
+    ("203.0.113.2/30", "203.0.113.2/30 2001:db8::2/64", "web1:eth0: with `shared6`"),
     ("shared: 198.51.100.0/24", "", "shared"),
     ("client1: {}", "client1: {}\n  web2: {}", "more links than one"),
 ])

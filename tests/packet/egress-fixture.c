@@ -5,19 +5,48 @@
 #include <bpf/bpf.h>
 #include <errno.h>
 #include <sched.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/own.h"
 
 struct lab lab;
 struct ps_egress *egress;
-int listener = -1;
 struct fixture_plan plan;
-const char *const far[3] = {"10.77.0.2", "10.77.0.3", "10.77.0.5"};
+static int listener = -1;
 
-uint32_t ip4(const char *text)
+const struct net nets[2] = {
+	{AF_INET,
+	 IPPROTO_ICMP,
+	 0,
+	 {"10.77.0.2", "10.77.0.3", "10.77.0.5"},
+	 "10.77.0.4",
+	 "10.77.0.1",
+	 "0.0.0.0",
+	 "127.0.0.1",
+	 "192.0.2.77",
+	 {"198.51.100.1", "198.51.100.2", "198.51.100.77"},
+	 "198.51.100.0/24"},
+	{AF_INET6,
+	 IPPROTO_ICMPV6,
+	 2,
+	 {"2001:db8:77::2", "2001:db8:77::3", "2001:db8:77::5"},
+	 "2001:db8:77::4",
+	 "2001:db8:77::1",
+	 "::",
+	 "::1",
+	 "2001:db8:dead::1",
+	 {"2001:db8:100::1", "2001:db8:100::2", "2001:db8:100::77"},
+	 "2001:db8:100::/120"},
+};
+const struct net *net = &nets[0];
+
+struct ps_ip ip_of(const char *text)
 {
-	return inet_addr(text);
+	struct ps_ip ip;
+
+	assert_int_equal(ps_ip_parse(text, &ip), 0);
+	return ip;
 }
 
 struct ps_prefix prefix(const char *text)
@@ -28,43 +57,57 @@ struct ps_prefix prefix(const char *text)
 	return p;
 }
 
-struct ps_egress_slice slice(const char *address, uint16_t first)
+const struct ps_egress_slice *slice(unsigned n)
 {
-	return (struct ps_egress_slice){ip4(address), {first, LAB_PORTS}, LAB_SHIFT};
+	return &plan.slices[net->slice + n];
+}
+
+struct ps_choice *choice(unsigned n)
+{
+	return net->family == AF_INET ? &plan.choices[n].v4 : &plan.choices[n].v6;
+}
+
+static struct ps_egress_slice slice_at(const char *address, uint16_t first)
+{
+	return (struct ps_egress_slice){ip_of(address), {first, LAB_PORTS}, LAB_SHIFT};
 }
 
 void plan_default(void)
 {
 	static struct ps_egress_match matches[3];
-	static struct ps_claim_key service;
-	static struct ps_prefix direct[1], shared[1];
-	static const unsigned shared_shift[] = {LAB_SHIFT};
+	static struct ps_prefix direct[2], shared[2];
+	static const unsigned shared_shift[] = {LAB_SHIFT, LAB_SHIFT};
 
 	matches[0] = (struct ps_egress_match){lab.class_id, lab.class_level, false, 0, 0};
 	matches[1] = (struct ps_egress_match){lab.class_id, lab.class_level, true, MARK, 1};
 	matches[2] = (struct ps_egress_match){0, 0, true, MARK + 1, 2};
-	service = (struct ps_claim_key){
-		.src = ip4("198.51.100.1"), .sport = htons(SERVICE_PORT), .protocol = IPPROTO_TCP};
-	direct[0] = prefix("10.77.0.4/32");
-	shared[0] = prefix("198.51.100.0/24");
-	plan.slices[0] = slice("198.51.100.1", LAB_FIRST_PORT);
-	plan.slices[1] = slice("198.51.100.2", 8192);
-	plan.choices[0] = (struct ps_choice){0, 1};
-	plan.choices[1] = (struct ps_choice){1, 1};
-	plan.choices[2] = (struct ps_choice){0, 0};
+	for (unsigned i = 0; i < 2; i++) {
+		struct ps_ip service = ip_of(nets[i].shared[0]);
+
+		plan.services[i] = (struct ps_claim_key){.src = ps_ip16(&service),
+							 .sport = htons(SERVICE_PORT),
+							 .protocol = IPPROTO_TCP};
+		direct[i] = prefix(nets[i].direct);
+		shared[i] = prefix(nets[i].shared_text);
+		plan.slices[2 * i] = slice_at(nets[i].shared[0], LAB_FIRST_PORT);
+		plan.slices[2 * i + 1] = slice_at(nets[i].shared[1], 8192);
+	}
+	plan.choices[0] = (struct ps_choices){{0, 1}, {2, 1}};
+	plan.choices[1] = (struct ps_choices){{1, 1}, {3, 1}};
+	plan.choices[2] = (struct ps_choices){{0, 0}, {0, 0}};
 	plan.config = (struct ps_egress_config){.slices = plan.slices,
-						.n_slices = 2,
+						.n_slices = 4,
 						.choices = plan.choices,
 						.n_choices = 3,
 						.matches = matches,
 						.n_matches = 3,
 						.direct = direct,
-						.n_direct = 1,
+						.n_direct = 2,
 						.shared = shared,
 						.shared_shift = shared_shift,
-						.n_shared = 1,
-						.services = &service,
-						.n_services = 1};
+						.n_shared = 2,
+						.services = plan.services,
+						.n_services = 2};
 	plan.options = (struct ps_egress_options){.pin_dir = lab.pins, .cgroup_path = lab.cgroup};
 }
 
@@ -85,7 +128,7 @@ void start(void)
 
 int set_up(void **state)
 {
-	(void)state;
+	net = *state;
 	plan_default();
 	start();
 	lab_enter(lab.class_dir);
@@ -130,47 +173,77 @@ void wait_for_claims(unsigned n)
 	assert_int_equal(n_claims(), n);
 }
 
-struct sockaddr_in at(const char *address, uint16_t port)
+socklen_t at(const char *address, uint16_t port, struct sockaddr_storage *ret)
 {
-	return (struct sockaddr_in){
-		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = ip4(address)};
+	struct sockaddr_in *in = (struct sockaddr_in *)ret;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ret;
+
+	memset(ret, 0, sizeof(*ret));
+	if (strchr(address, ':')) {
+		in6->sin6_family = AF_INET6;
+		in6->sin6_port = htons(port);
+		assert_int_equal(inet_pton(AF_INET6, address, &in6->sin6_addr), 1);
+		return sizeof(*in6);
+	}
+	in->sin_family = AF_INET;
+	in->sin_port = htons(port);
+	assert_int_equal(inet_pton(AF_INET, address, &in->sin_addr), 1);
+	return sizeof(*in);
+}
+
+struct end end_of(const struct sockaddr_storage *address)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
+	struct end end = {.port = ntohs(in6->sin6_port)};
+
+	memcpy(end.ip.bytes, &in6->sin6_addr, sizeof(end.ip.bytes));
+	if (address->ss_family == AF_INET)
+		end = (struct end){ps_ip_from_v4(in->sin_addr.s_addr), ntohs(in->sin_port)};
+	return end;
 }
 
 int try_connect(int fd, const char *address, uint16_t port)
 {
-	struct sockaddr_in to = at(address, port);
+	struct sockaddr_storage to;
+	socklen_t len = at(address, port, &to);
 
-	return connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 ? -errno : 0;
+	return connect(fd, (struct sockaddr *)&to, len) < 0 ? -errno : 0;
 }
 
 int try_bind(int fd, const char *address, uint16_t port)
 {
-	struct sockaddr_in from = at(address, port);
+	struct sockaddr_storage from;
+	socklen_t len = at(address, port, &from);
 
-	return bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0 ? -errno : 0;
+	return bind(fd, (struct sockaddr *)&from, len) < 0 ? -errno : 0;
 }
 
 int try_send(int fd, const char *address, uint16_t port)
 {
-	struct sockaddr_in to = at(address, port);
+	struct sockaddr_storage to;
+	socklen_t len = at(address, port, &to);
 
-	return sendto(fd, "x", 1, 0, (struct sockaddr *)&to, sizeof(to)) < 0 ? -errno : 0;
+	return sendto(fd, "x", 1, 0, (struct sockaddr *)&to, len) < 0 ? -errno : 0;
 }
 
-struct sockaddr_in name_of(int fd)
+struct end name_of(int fd)
 {
-	struct sockaddr_in name = {0};
+	struct sockaddr_storage name = {0};
 	socklen_t len = sizeof(name);
 
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &len), 0);
-	return name;
+	return end_of(&name);
 }
 
+/* An IPv6 one is of IPv6 only, so that what it binds cannot mean IPv4. */
 int new_socket(int type)
 {
-	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+	int fd = socket(net->family, type | SOCK_CLOEXEC, 0), on = 1;
 
 	assert_true(fd >= 0);
+	if (net->family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
 	return fd;
 }
 
@@ -183,12 +256,19 @@ int dial(int type, const char *address)
 	return r < 0 ? r : fd;
 }
 
+void assert_from(int fd, const char *address)
+{
+	struct ps_ip ip = ip_of(address), name = name_of(fd).ip;
+
+	assert_memory_equal(&name, &ip, sizeof(ip));
+}
+
 void assert_from_slice(int fd, const struct ps_egress_slice *of)
 {
-	struct sockaddr_in name = name_of(fd);
+	struct end name = name_of(fd);
 
-	assert_int_equal(name.sin_addr.s_addr, of->ip4_be);
-	assert_true(ps_range_contains(of->ports, ntohs(name.sin_port)));
+	assert_memory_equal(&name.ip, &of->address, sizeof(name.ip));
+	assert_true(ps_range_contains(of->ports, name.port));
 }
 
 void close_all(int *fds, size_t n)
@@ -212,10 +292,10 @@ void fill(int type, int fds[3 * LAB_PORTS])
 	for (unsigned i = 0; i < 3 * LAB_PORTS; i++) {
 		unsigned port;
 
-		fds[i] = dial(type, far[i % 3]);
+		fds[i] = dial(type, net->far[i % 3]);
 		assert_true(fds[i] >= 0);
-		assert_from_slice(fds[i], &plan.slices[0]);
-		port = ntohs(name_of(fds[i]).sin_port) - LAB_FIRST_PORT;
+		assert_from_slice(fds[i], slice(0));
+		port = name_of(fds[i]).port - LAB_FIRST_PORT;
 		assert_false(used[i % 3][port]);
 		used[i % 3][port] = true;
 	}
@@ -230,10 +310,10 @@ int open_all(void **state)
 		return r;
 	if (setns(lab.far_ns, CLONE_NEWNET) < 0)
 		return -errno;
-	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0); /* of both families */
 	if (setns(lab.near_ns, CLONE_NEWNET) < 0)
 		return -errno;
-	if (try_bind(listener, "0.0.0.0", PORT) < 0)
+	if (try_bind(listener, "::", PORT) < 0)
 		return -errno;
 	return listen(listener, 4096);
 }

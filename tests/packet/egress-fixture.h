@@ -13,10 +13,22 @@
 
 enum { PORT = 7000, MARK = 77, DEADLINE_MS = 20000, SERVICE_PORT = 25565 };
 
+/* The lab's addresses of one family; tests run once for each. */
+struct net {
+	int family;
+	uint8_t icmp;   /* IPPROTO_ICMP or IPPROTO_ICMPV6 */
+	unsigned slice; /* index of the first of its slices in the plan */
+	const char *far[3];
+	const char *direct, *own, *any, *loopback, *nowhere;
+	const char *shared[3];   /* of slice 0, of slice 1, of nobody */
+	const char *shared_text; /* the prefix */
+};
+
 /* What a generation shall know; changed by tests before start(). */
 struct fixture_plan {
-	struct ps_egress_slice slices[4];
-	struct ps_choice choices[3];
+	struct ps_egress_slice slices[4]; /* two of IPv4, two of IPv6 */
+	struct ps_choices choices[3];
+	struct ps_claim_key services[2]; /* one of each family */
 	struct ps_egress_config config;
 	struct ps_egress_options options;
 };
@@ -26,32 +38,45 @@ struct told {
 	struct ps_egress_event last;
 };
 
+/* An end of a socket. */
+struct end {
+	struct ps_ip ip;
+	uint16_t port;
+};
+
 extern struct lab lab;
 extern struct ps_egress *egress;
-extern int listener;
 extern struct fixture_plan plan;
-extern const char *const far[3];
+extern const struct net nets[2], *net; /* the present one */
 
-uint32_t ip4(const char *text);
+struct ps_ip ip_of(const char *text);
 struct ps_prefix prefix(const char *text);
-struct ps_egress_slice slice(const char *address, uint16_t first);
-/* Class 0 (by cgroup): one slice of .1.  Class 1 (cgroup and mark): one of .2.  Class 2: none. */
+/* Class 0 (by cgroup): one slice of each family's first address.  Class 1 (cgroup and mark): one of
+ * the second.  Class 2: none. */
 void plan_default(void);
+/* Slice n and class n's choice of the present family. */
+const struct ps_egress_slice *slice(unsigned n);
+struct ps_choice *choice(unsigned n);
 /* Loads the plan and puts it in place of the generation before. */
 void start(void);
+/* *state is a struct net. */
 int set_up(void **state);
 int tear_down(void **state);
 uint64_t counter(enum ps_egress_reason reason);
 unsigned n_claims(void);
 void wait_for_claims(unsigned n);
-struct sockaddr_in at(const char *address, uint16_t port);
+/* Of the family that the text tells. */
+socklen_t at(const char *address, uint16_t port, struct sockaddr_storage *ret);
+struct end end_of(const struct sockaddr_storage *address);
 int try_connect(int fd, const char *address, uint16_t port);
 int try_bind(int fd, const char *address, uint16_t port);
 int try_send(int fd, const char *address, uint16_t port);
-struct sockaddr_in name_of(int fd);
+struct end name_of(int fd);
+/* Of the present family. */
 int new_socket(int type);
 /* A connected socket, or the negative errno of connect(). */
 int dial(int type, const char *address);
+void assert_from(int fd, const char *address);
 void assert_from_slice(int fd, const struct ps_egress_slice *of);
 void close_all(int *fds, size_t n);
 void note_event(const struct ps_egress_event *event, void *arg);
@@ -60,7 +85,11 @@ void fill(int type, int fds[3 * LAB_PORTS]);
 int open_all(void **state);
 int close_lab(void **state);
 
-#define FACT(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define FACT_OF(name, net_, text) {text, name, set_up, tear_down, (void *)(uintptr_t)(net_)}
+/* Holds for both families. */
+#define FACT(name) FACT_OF(name, &nets[0], #name), FACT_OF(name, &nets[1], #name " (IPv6)")
+/* Is about one, or both at once. */
+#define FACT_V4(name) FACT_OF(name, &nets[0], #name)
 
 /* The body of main(): skips with a reason where the kernel will not have us. */
 #define RUN_FACTS(tests)                                                           \

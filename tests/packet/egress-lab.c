@@ -138,9 +138,15 @@ static int make_networks(struct lab *lab)
 		"ip -n $a link add v0 type veth peer name v1 netns $b;"
 		"ip -n $a link set lo up; ip -n $b link set lo up;"
 		"ip -n $a addr add 10.77.0.1/24 dev v0; ip -n $a link set v0 up;"
-		"for i in 2 3 4 5; do ip -n $b addr add 10.77.0.$i/24 dev v1; done;"
+		"for i in 2 3 4 5; do ip -n $b addr add 10.77.0.$i/24 dev v1;"
+		"ip -n $b addr add 2001:db8:77::$i/64 dev v1 nodad; done;"
+		"ip -n $a addr add 2001:db8:77::1/64 dev v0 nodad;"
 		"ip -n $b link set v1 up; ip -n $a route add local 198.51.100.0/30 dev lo;"
-		"ip -n $b route add 198.51.100.0/24 via 10.77.0.1",
+		"ip -n $b route add 198.51.100.0/24 via 10.77.0.1;"
+		"ip -n $a -6 route add local 2001:db8:100::/126 dev lo;"
+		"ip -n $b -6 route add 2001:db8:100::/120 via 2001:db8:77::1;"
+		"nsenter --net=/run/netns/$a sysctl -qw net.ipv6.ip_nonlocal_bind=1"
+		" net.ipv4.ping_group_range='0 0'",
 		id, id);
 	if (r < 0)
 		return r;

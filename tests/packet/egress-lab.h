@@ -4,6 +4,7 @@
  * cgroups, a bpffs of our own.
  *
  *   near 10.77.0.1, AnyIP 198.51.100.1 and .2  ---- veth ----  far 10.77.0.2 to .5 (.4 is direct)
+ *        2001:db8:77::1, AnyIP 2001:db8:100::1 and ::2              2001:db8:77::2 to ::5 (::4)
  *
  * The process lives in `near`; only the test's own cgroup has hooks.
  */

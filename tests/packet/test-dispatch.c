@@ -28,13 +28,26 @@ static int claims_fd = -1;
 
 static int add_claim(uint8_t protocol, unsigned peer_port)
 {
-	struct ps_claim_key key = {.src = htonl(A),
-				   .dst = htonl(PEER),
+	struct ps_claim_key key = {.src = ps_ip16_v4(htonl(A)),
+				   .dst = ps_ip16_v4(htonl(PEER)),
 				   .sport = htons(OWN),
 				   .dport = htons((uint16_t)peer_port),
 				   .protocol = protocol};
 	struct ps_claim claim = {0};
 
+	return bpf_map_update_elem(claims_fd, &key, &claim, BPF_ANY);
+}
+
+/* The conversation that rows know: [2001:db8::1]:OWN6 with the peer's port. */
+static int add_claim6(uint8_t protocol, unsigned peer_port)
+{
+	struct ps_claim_key key = {
+		.sport = htons(OWN6), .dport = htons((uint16_t)peer_port), .protocol = protocol};
+	struct ps_claim claim = {0};
+
+	if (inet_pton(AF_INET6, "2001:db8::1", key.src.bytes) != 1 ||
+	    inet_pton(AF_INET6, "2001:db8:ffff::200", key.dst.bytes) != 1)
+		return -1;
 	return bpf_map_update_elem(claims_fd, &key, &claim, BPF_ANY);
 }
 
@@ -44,7 +57,8 @@ static int make_claims(void)
 				   sizeof(struct ps_claim), 16, NULL);
 	if (claims_fd < 0)
 		return claims_fd;
-	return add_claim(TCP, 443) | add_claim(UDP, 443) | add_claim(ICMP, 0);
+	return add_claim(TCP, 443) | add_claim(UDP, 443) | add_claim(ICMP, 0) |
+	       add_claim6(UDP, 443) | add_claim6(ICMP6, 0);
 }
 
 static int load_world(enum world_kind kind, bool observe, struct ps_dispatch **ret)
@@ -58,29 +72,13 @@ static int load_world(enum world_kind kind, bool observe, struct ps_dispatch **r
 	return r;
 }
 
-/* The conversation that rows know: [2001:db8::1]:OWN6 with the peer's port 443. */
-static int open_udp6(void)
-{
-	struct sockaddr_in6 ours = {.sin6_family = AF_INET6, .sin6_port = htons(OWN6)};
-	struct sockaddr_in6 peer = {.sin6_family = AF_INET6, .sin6_port = htons(443)};
-	int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || inet_pton(AF_INET6, "2001:db8::1", &ours.sin6_addr) != 1 ||
-	    inet_pton(AF_INET6, "2001:db8:ffff::200", &peer.sin6_addr) != 1)
-		return -1;
-	if (bind(fd, (const struct sockaddr *)&ours, sizeof(ours)) < 0)
-		return -1;
-	return connect(fd, (const struct sockaddr *)&peer, sizeof(peer));
-}
-
 static int set_up(void **state)
 {
 	(void)state;
 	if (unshare(CLONE_NEWNET) < 0 || run("ip link set lo up") ||
 	    run("ip addr add "
 		"198.51.100.1/32 dev lo") ||
-	    run("ip addr add 2001:db8::1/128 dev lo nodad") ||
-	    run("ip route add 2001:db8:ffff::/48 dev lo") || open_udp6() < 0)
+	    run("ip addr add 2001:db8::1/128 dev lo nodad"))
 		return -1;
 	if (make_pin_dir("dispatch-test", pin_dir) < 0 || make_claims() != 0)
 		return -1;

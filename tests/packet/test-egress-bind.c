@@ -10,17 +10,17 @@
 
 static void binding_first_ends_in_the_slice(void **state)
 {
-	static const struct {
+	const struct {
 		const char *address;
 		uint16_t port;
 		bool address_only;
 		unsigned n_claims_bound;
 	} rows[] = {
-		{"0.0.0.0", 0, false, 1},
-		{"198.51.100.1", 0, false, 1},
-		{"198.51.100.1", 0, true, 0},
-		{"0.0.0.0", 0, true, 0},
-		{"198.51.100.1", LAB_FIRST_PORT + 5, false, 1},
+		{net->any, 0, false, 1},
+		{net->shared[0], 0, false, 1},
+		{net->shared[0], 0, true, 0},
+		{net->any, 0, true, 0},
+		{net->shared[0], LAB_FIRST_PORT + 5, false, 1},
 	};
 	static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
 
@@ -29,15 +29,15 @@ static void binding_first_ends_in_the_slice(void **state)
 		int fd = new_socket(types[i & 1]), only = rows[i / 2].address_only;
 
 		setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &only, sizeof(only));
-		if (rows[i / 2].address_only && !strcmp(rows[i / 2].address, "0.0.0.0"))
+		if (rows[i / 2].address_only && !strcmp(rows[i / 2].address, net->any))
 			assert_int_equal(try_bind(fd, rows[i / 2].address, 0), 0);
 		else
 			assert_int_equal(try_bind(fd, rows[i / 2].address, rows[i / 2].port), 0);
 		assert_int_equal(n_claims(), rows[i / 2].n_claims_bound);
 		if (!only)
-			assert_from_slice(fd, &plan.slices[0]);
-		assert_int_equal(try_connect(fd, far[0], PORT), 0);
-		assert_from_slice(fd, &plan.slices[0]);
+			assert_from_slice(fd, slice(0));
+		assert_int_equal(try_connect(fd, net->far[0], PORT), 0);
+		assert_from_slice(fd, slice(0));
 		assert_int_equal(n_claims(), 1);
 		close(fd);
 		wait_for_claims(0);
@@ -46,18 +46,18 @@ static void binding_first_ends_in_the_slice(void **state)
 
 static void bind_refuses_what_is_not_ours(void **state)
 {
-	static const struct {
+	const struct {
 		const char *address;
 		uint16_t port;
 		int error;
 	} rows[] = {
-		{"198.51.100.1", 50000, -EACCES},
-		{"198.51.100.1", LAB_FIRST_PORT + LAB_PORTS, -EACCES},
-		{"198.51.100.2", 0, -EADDRNOTAVAIL},
-		{"198.51.100.9", 8192, -EADDRNOTAVAIL},
-		{"198.51.100.1", SERVICE_PORT, 0},
-		{"10.77.0.1", 0, 0},
-		{"127.0.0.1", 0, 0},
+		{net->shared[0], 50000, -EACCES},
+		{net->shared[0], LAB_FIRST_PORT + LAB_PORTS, -EACCES},
+		{net->shared[1], 0, -EADDRNOTAVAIL},
+		{net->shared[2], 8192, -EADDRNOTAVAIL},
+		{net->shared[0], SERVICE_PORT, 0},
+		{net->own, 0, 0},
+		{net->loopback, 0, 0},
 	};
 
 	(void)state;
@@ -78,14 +78,14 @@ static void a_port_held_without_a_peer_is_held_once_and_never_drawn(void **state
 	(void)state;
 	for (unsigned i = 0; i < LAB_PORTS; i++) {
 		held[i] = new_socket(SOCK_DGRAM);
-		assert_int_equal(try_bind(held[i], "198.51.100.1", 0), 0);
+		assert_int_equal(try_bind(held[i], net->shared[0], 0), 0);
 	}
 	fd = new_socket(SOCK_DGRAM);
-	assert_int_equal(try_bind(fd, "198.51.100.1", 0), -EADDRNOTAVAIL);
-	assert_int_equal(try_bind(fd, "198.51.100.1", LAB_FIRST_PORT), -EADDRINUSE);
-	assert_int_equal(try_connect(fd, far[0], PORT), -EADDRNOTAVAIL);
+	assert_int_equal(try_bind(fd, net->shared[0], 0), -EADDRNOTAVAIL);
+	assert_int_equal(try_bind(fd, net->shared[0], LAB_FIRST_PORT), -EADDRINUSE);
+	assert_int_equal(try_connect(fd, net->far[0], PORT), -EADDRNOTAVAIL);
 	close(held[7]);
-	assert_int_equal(try_connect(fd, far[0], PORT), 0);
+	assert_int_equal(try_connect(fd, net->far[0], PORT), 0);
 	close(fd);
 	for (unsigned i = 0; i < LAB_PORTS; i++) {
 		if (i != 7)
@@ -96,18 +96,18 @@ static void a_port_held_without_a_peer_is_held_once_and_never_drawn(void **state
 
 static void a_socket_bound_elsewhere_may_not_connect(void **state)
 {
-	static const struct {
+	const struct {
 		const char *address;
 		uint16_t port;
-	} rows[] = {{"0.0.0.0", 50001}, {"10.77.0.1", 0}, {"10.77.0.1", LAB_FIRST_PORT + 1}};
+	} rows[] = {{net->any, 50001}, {net->own, 0}, {net->own, LAB_FIRST_PORT + 1}};
 
 	(void)state;
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
 		int fd = new_socket(SOCK_STREAM);
 
 		assert_int_equal(try_bind(fd, rows[i].address, rows[i].port), 0);
-		assert_int_equal(try_connect(fd, far[0], PORT), -EADDRNOTAVAIL);
-		assert_int_equal(try_connect(fd, "10.77.0.4", PORT), 0);
+		assert_int_equal(try_connect(fd, net->far[0], PORT), -EADDRNOTAVAIL);
+		assert_int_equal(try_connect(fd, net->direct, PORT), 0);
 		close(fd);
 	}
 	assert_int_equal(counter(PS_EGRESS_REFUSED_PORT), PS_N_ELEMENTS(rows));
@@ -121,16 +121,16 @@ static void a_listener_on_the_wildcard_costs_its_own_port_only(void **state)
 	(void)state;
 	/* Passes by the TIME_WAIT of earlier tests; a listener still blocks its port. */
 	setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	assert_int_equal(try_bind(server, "0.0.0.0", LAB_FIRST_PORT + 9), 0);
+	assert_int_equal(try_bind(server, net->any, LAB_FIRST_PORT + 9), 0);
 	assert_int_equal(listen(server, 1), 0);
 	for (unsigned i = 0; i < LAB_PORTS - 1; i++) {
-		fds[i] = dial(SOCK_STREAM, far[0]);
+		fds[i] = dial(SOCK_STREAM, net->far[0]);
 		assert_true(fds[i] >= 0);
-		assert_from_slice(fds[i], &plan.slices[0]);
+		assert_from_slice(fds[i], slice(0));
 	}
-	assert_int_equal(dial(SOCK_STREAM, far[0]), -EADDRNOTAVAIL);
+	assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
 	close(server);
-	fds[LAB_PORTS - 1] = dial(SOCK_STREAM, far[0]);
+	fds[LAB_PORTS - 1] = dial(SOCK_STREAM, net->far[0]);
 	assert_true(fds[LAB_PORTS - 1] >= 0);
 	close_all(fds, LAB_PORTS);
 	wait_for_claims(0);
@@ -142,7 +142,7 @@ static void block(int *fds, unsigned first, unsigned n, int type)
 	lab_enter(lab.plain_dir);
 	for (unsigned i = 0; i < n; i++) {
 		fds[i] = new_socket(type);
-		assert_int_equal(try_bind(fds[i], "0.0.0.0", LAB_FIRST_PORT + first + i), 0);
+		assert_int_equal(try_bind(fds[i], net->any, LAB_FIRST_PORT + first + i), 0);
 	}
 	lab_enter(lab.class_dir);
 }
@@ -155,11 +155,11 @@ static void the_last_ports_that_nobody_blocks_are_found(void **state)
 	(void)state;
 	block(blocked, 0, LAB_PORTS - 3, SOCK_DGRAM);
 	for (unsigned i = 0; i < 3; i++) {
-		fds[i] = dial(SOCK_DGRAM, far[0]);
+		fds[i] = dial(SOCK_DGRAM, net->far[0]);
 		assert_true(fds[i] >= 0);
-		assert_from_slice(fds[i], &plan.slices[0]);
+		assert_from_slice(fds[i], slice(0));
 	}
-	assert_int_equal(dial(SOCK_DGRAM, far[0]), -EADDRNOTAVAIL);
+	assert_int_equal(dial(SOCK_DGRAM, net->far[0]), -EADDRNOTAVAIL);
 	assert_int_equal(counter(PS_EGRESS_BLOCKED), 1);
 	assert_int_equal(counter(PS_EGRESS_EXHAUSTED) + counter(PS_EGRESS_REFUSED_KERNEL), 0);
 	assert_int_equal(ps_egress_events_read(egress, note_event, &told), 1);
@@ -176,7 +176,7 @@ static void a_listener_gives_its_port_back(void **state)
 	int fd = new_socket(SOCK_STREAM);
 
 	(void)state;
-	assert_int_equal(try_bind(fd, "198.51.100.1", LAB_FIRST_PORT + 3), 0);
+	assert_int_equal(try_bind(fd, net->shared[0], LAB_FIRST_PORT + 3), 0);
 	assert_int_equal(listen(fd, 1), 0);
 	assert_int_equal(n_claims(), 1);
 	close(fd);

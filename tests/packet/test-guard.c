@@ -16,14 +16,14 @@
 #include "egress-lab.h"
 #include "egress/inside.h"
 
-enum { SERVICE_PORT = 25565, PACKET_MAX = 128 };
+enum { SERVICE_PORT = 25565, PACKET_MAX = 192 };
 
 static struct lab lab;
 static struct ps_egress *egress;
-static struct ps_egress_slice slices[2];
-static struct ps_prefix shared[2];
-static const unsigned shared_shift[] = {LAB_SHIFT, PS_SHIFT_WHOLE};
-static struct ps_claim_key service;
+static struct ps_egress_slice slices[4];
+static struct ps_prefix shared[4];
+static const unsigned shared_shift[] = {LAB_SHIFT, PS_SHIFT_WHOLE, LAB_SHIFT, PS_SHIFT_WHOLE};
+static struct ps_claim_key services[2];
 static struct ps_egress_config config;
 
 static int load_generation(bool observe)
@@ -41,24 +41,33 @@ static int load_generation(bool observe)
 
 static int set_up(void **state)
 {
+	static const char *const addresses[] = {"198.51.100.1", "203.0.113.1", "2001:db8:100::1",
+						"2001:db8:200::1"};
+	static const char *const prefixes[] = {"198.51.100.0/24", "203.0.113.0/24",
+					       "2001:db8:100::/120", "2001:db8:200::/120"};
+
 	(void)state;
-	slices[0] = (struct ps_egress_slice){
-		inet_addr("198.51.100.1"), {LAB_FIRST_PORT, LAB_PORTS}, LAB_SHIFT};
-	slices[1] = (struct ps_egress_slice){
-		inet_addr("203.0.113.1"), {1024, 65536 - 1024}, PS_SHIFT_WHOLE};
-	service = (struct ps_claim_key){.src = inet_addr("198.51.100.1"),
-					.sport = htons(SERVICE_PORT),
-					.protocol = IPPROTO_TCP};
-	if (ps_prefix_parse("198.51.100.0/24", &shared[0]) < 0 ||
-	    ps_prefix_parse("203.0.113.0/24", &shared[1]) < 0)
-		return -1;
+	for (unsigned i = 0; i < 4; i++) {
+		bool whole = i & 1;
+
+		slices[i] = (struct ps_egress_slice){
+			.ports = {whole ? 1024 : LAB_FIRST_PORT, whole ? 65536 - 1024 : LAB_PORTS},
+			.shift = shared_shift[i]};
+		if (ps_ip_parse(addresses[i], &slices[i].address) < 0 ||
+		    ps_prefix_parse(prefixes[i], &shared[i]) < 0)
+			return -1;
+		if (!whole)
+			services[i / 2] = (struct ps_claim_key){.src = ps_ip16(&slices[i].address),
+								.sport = htons(SERVICE_PORT),
+								.protocol = IPPROTO_TCP};
+	}
 	config = (struct ps_egress_config){.slices = slices,
-					   .n_slices = 2,
+					   .n_slices = 4,
 					   .shared = shared,
 					   .shared_shift = shared_shift,
-					   .n_shared = 2,
-					   .services = &service,
-					   .n_services = 1};
+					   .n_shared = 4,
+					   .services = services,
+					   .n_services = 2};
 	return load_generation(false);
 }
 
@@ -87,6 +96,10 @@ struct packet {
 	uint8_t icmp_type;
 	uint8_t quoted; /* protocol within an ICMP error */
 	unsigned cut;   /* bytes missing at the end */
+	/* IPv6 */
+	unsigned n_extensions;
+	bool atomic;        /* a fragment header, but not a fragment (RFC 6946) */
+	const char *target; /* of neighbour discovery */
 };
 
 static size_t put16(uint8_t *at, uint16_t value)
@@ -131,6 +144,90 @@ static size_t put_icmp(uint8_t *at, const struct packet *p)
 	return n + 4;
 }
 
+static bool is_v6(const struct packet *p)
+{
+	return strchr(p->src, ':') != NULL;
+}
+
+static size_t put_ip6(uint8_t *at, const char *src, const char *dst, uint8_t next)
+{
+	memset(at, 0, 8);
+	at[0] = 0x60;
+	put16(at + 4, 24);
+	at[6] = next;
+	at[7] = 64;
+	if (inet_pton(AF_INET6, src, at + 8) != 1 || inet_pton(AF_INET6, dst, at + 24) != 1)
+		abort();
+	return 40;
+}
+
+/* Destination options headers of 8 bytes, and a fragment header last where the packet is one. */
+static size_t put_extensions(uint8_t *at, const struct packet *p, uint8_t protocol)
+{
+	unsigned n = p->n_extensions + (p->fragment || p->atomic);
+
+	memset(at, 0, n * 8);
+	for (unsigned i = 0; i < n; i++) {
+		bool last = i + 1 == n, is_fragment = last && (p->fragment || p->atomic);
+
+		at[i * 8] = last                                       ? protocol
+			    : i + 2 == n && (p->fragment || p->atomic) ? IPPROTO_FRAGMENT
+								       : IPPROTO_DSTOPTS;
+		if (is_fragment) {
+			put16(at + i * 8 + 2, p->fragment);
+			put16(at + i * 8 + 6, p->id);
+		}
+	}
+	return n * 8;
+}
+
+static uint8_t first_next(const struct packet *p, uint8_t protocol)
+{
+	if (p->n_extensions)
+		return IPPROTO_DSTOPTS;
+	return p->fragment || p->atomic ? IPPROTO_FRAGMENT : protocol;
+}
+
+static size_t put_icmp6(uint8_t *at, const struct packet *p)
+{
+	size_t n = 8;
+
+	memset(at, 0, n);
+	at[0] = p->icmp_type;
+	put16(at + 4, p->sport);
+	if (p->target) {
+		memset(at + 4, 0, 4);
+		return inet_pton(AF_INET6, p->target, at + 8) == 1 ? 24 : 0;
+	}
+	if (!p->quoted)
+		return n;
+	n += put_ip6(at + n, "2001:db8:ffff::7", p->src, first_next(p, p->quoted));
+	n += put_extensions(at + n, p, p->quoted);
+	if (p->quoted == IPPROTO_ICMPV6) {
+		memset(at + n, 0, 8);
+		put16(at + n + 4, p->sport);
+		return n + 8;
+	}
+	n += put16(at + n, p->dport);
+	n += put16(at + n, p->sport);
+	return n + 4;
+}
+
+/* An error's extension headers are those of the packet it quotes. */
+static size_t build6(const struct packet *p, uint8_t *at)
+{
+	size_t n = put_ip6(at, p->src, p->dst ? p->dst : "2001:db8:ffff::7",
+			   p->quoted ? p->protocol : first_next(p, p->protocol));
+
+	if (!p->quoted)
+		n += put_extensions(at + n, p, p->protocol);
+	if (p->protocol == IPPROTO_ICMPV6)
+		return n + put_icmp6(at + n, p) - p->cut;
+	n += put16(at + n, p->sport);
+	n += put16(at + n, p->dport ? p->dport : 443);
+	return n + 16 - p->cut;
+}
+
 static size_t build(const struct packet *p, uint8_t ret[PACKET_MAX], bool ethernet)
 {
 	size_t n = 0, ip;
@@ -142,8 +239,10 @@ static size_t build(const struct packet *p, uint8_t ret[PACKET_MAX], bool ethern
 			n += put16(ret + n, ETH_P_8021Q);
 			n += put16(ret + n, 100);
 		}
-		n += put16(ret + n, ETH_P_IP);
+		n += put16(ret + n, is_v6(p) ? ETH_P_IPV6 : ETH_P_IP);
 	}
+	if (is_v6(p))
+		return n + build6(p, ret + n);
 	ip = n;
 	n += put_ip4(ret + n, p->src, p->dst ? p->dst : "192.0.2.7", p->protocol);
 	put16(ret + ip + 4, p->id);
@@ -260,10 +359,139 @@ static const struct row {
 	 PS_EGRESS_GUARD_FRAGMENT},
 };
 
-static void check_rows(const struct bpf_program *program, bool ethernet)
+#define OURS6 .src = "2001:db8:100::1"
+static const struct row rows6[] = {
+	{"other sources pass", {.src = "2001:db8:77::1", .protocol = 6, .sport = 5}, -1},
+	{"our first port", {OURS6, .protocol = 6, .sport = 4096}, -1},
+	{"our last port", {OURS6, .protocol = 17, .sport = 4223}, -1},
+	{"port below our slice", {OURS6, .protocol = 6, .sport = 4095}, PS_EGRESS_GUARD_PORT},
+	{"port above our slice", {OURS6, .protocol = 17, .sport = 4224}, PS_EGRESS_GUARD_PORT},
+	{"our port at another's address",
+	 {.src = "2001:db8:100::2", .protocol = 6, .sport = 4096},
+	 PS_EGRESS_GUARD_PORT},
+	{"a service", {OURS6, .protocol = 6, .sport = SERVICE_PORT}, -1},
+	{"a service's port of another protocol",
+	 {OURS6, .protocol = 17, .sport = SERVICE_PORT},
+	 PS_EGRESS_GUARD_PORT},
+	{"whole address, first port", {.src = "2001:db8:200::1", .protocol = 6, .sport = 1024}, -1},
+	{"whole address, port below 1024",
+	 {.src = "2001:db8:200::1", .protocol = 6, .sport = 1023},
+	 PS_EGRESS_GUARD_PORT},
+	{"two VLAN tags", {OURS6, .protocol = 6, .sport = 1, .n_tags = 2}, PS_EGRESS_GUARD_PORT},
+	{"two VLAN tags, our port", {OURS6, .protocol = 6, .sport = 4100, .n_tags = 2}, -1},
+	{"four extension headers, our port",
+	 {OURS6, .protocol = 6, .sport = 4100, .n_extensions = 4},
+	 -1},
+	{"four extension headers, another's port",
+	 {OURS6, .protocol = 6, .sport = 9, .n_extensions = 4},
+	 PS_EGRESS_GUARD_PORT},
+	{"five extension headers",
+	 {OURS6, .protocol = 6, .sport = 4100, .n_extensions = 5},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"cut within an extension header",
+	 {OURS6, .protocol = 6, .sport = 4100, .n_extensions = 1, .cut = 24},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"echo request with our identifier",
+	 {OURS6, .protocol = 58, .icmp_type = 128, .sport = 4100},
+	 -1},
+	{"echo request with another identifier",
+	 {OURS6, .protocol = 58, .icmp_type = 128, .sport = 9},
+	 PS_EGRESS_GUARD_PORT},
+	{"echo reply with another identifier",
+	 {OURS6, .protocol = 58, .icmp_type = 129, .sport = 9},
+	 PS_EGRESS_GUARD_PORT},
+	{"error about a packet to our port",
+	 {OURS6, .protocol = 58, .icmp_type = 1, .quoted = 17, .sport = 4100},
+	 -1},
+	{"error about a packet to another's port",
+	 {OURS6, .protocol = 58, .icmp_type = 1, .quoted = 6, .sport = 4095},
+	 PS_EGRESS_GUARD_PORT},
+	{"error about a packet with extension headers",
+	 {OURS6, .protocol = 58, .icmp_type = 2, .quoted = 6, .sport = 4100, .n_extensions = 3},
+	 -1},
+	{"error about a first fragment to our port",
+	 {OURS6, .protocol = 58, .icmp_type = 1, .quoted = 17, .sport = 4100, .fragment = 1},
+	 -1},
+	{"error about a later fragment",
+	 {OURS6, .protocol = 58, .icmp_type = 1, .quoted = 17, .sport = 4100, .fragment = 80},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"error about an echo reply to us",
+	 {OURS6, .protocol = 58, .icmp_type = 3, .quoted = 58, .sport = 4100},
+	 -1},
+	{"error about a protocol without ports",
+	 {OURS6, .protocol = 58, .icmp_type = 1, .quoted = 47, .sport = 4100},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"error cut within the quoted packet",
+	 {OURS6, .protocol = 58, .icmp_type = 1, .quoted = 17, .sport = 4100, .cut = 6},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"multicast listener report",
+	 {OURS6, .protocol = 58, .icmp_type = 143, .sport = 4100},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"ICMP of IPv4 in IPv6",
+	 {OURS6, .protocol = 1, .icmp_type = 8, .sport = 4100},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"router solicitation from a shared address",
+	 {OURS6, .protocol = 58, .icmp_type = 133},
+	 PS_EGRESS_GUARD_NEIGHBOUR},
+	{"neighbour solicitation from a shared address",
+	 {OURS6, .protocol = 58, .icmp_type = 135, .target = "2001:db8:77::2"},
+	 PS_EGRESS_GUARD_NEIGHBOUR},
+	{"neighbour advertisement from a shared address, behind an extension header",
+	 {OURS6, .protocol = 58, .icmp_type = 136, .target = "2001:db8:77::2", .n_extensions = 1},
+	 PS_EGRESS_GUARD_NEIGHBOUR},
+	{"redirect from a shared address",
+	 {OURS6, .protocol = 58, .icmp_type = 137},
+	 PS_EGRESS_GUARD_NEIGHBOUR},
+	{"neighbour advertisement of a shared address",
+	 {.src = "fe80::1", .protocol = 58, .icmp_type = 136, .target = "2001:db8:100::9"},
+	 PS_EGRESS_GUARD_NEIGHBOUR},
+	{"neighbour solicitation for a shared address",
+	 {.src = "fe80::1", .protocol = 58, .icmp_type = 135, .target = "2001:db8:200::1"},
+	 PS_EGRESS_GUARD_NEIGHBOUR},
+	{"neighbour solicitation for another address",
+	 {.src = "fe80::1", .protocol = 58, .icmp_type = 135, .target = "2001:db8:77::2"},
+	 -1},
+	{"GRE", {OURS6, .protocol = 47}, PS_EGRESS_GUARD_PROTOCOL},
+	{"ESP", {OURS6, .protocol = 50, .sport = 4100}, PS_EGRESS_GUARD_PROTOCOL},
+	{"no next header", {OURS6, .protocol = 59, .sport = 4100}, PS_EGRESS_GUARD_PROTOCOL},
+	{"TCP cut before its ports",
+	 {OURS6, .protocol = 6, .sport = 4100, .cut = 18},
+	 PS_EGRESS_GUARD_PROTOCOL},
+	{"an atomic fragment from our port",
+	 {OURS6, .protocol = 17, .sport = 4100, .atomic = true},
+	 -1},
+	{"an atomic fragment from another's port",
+	 {OURS6, .protocol = 17, .sport = 9, .atomic = true},
+	 PS_EGRESS_GUARD_PORT},
+	{"follower of an unknown first fragment",
+	 {OURS6, .protocol = 17, .id = 1, .fragment = 80},
+	 PS_EGRESS_GUARD_FRAGMENT},
+	{"first fragment from another's port",
+	 {OURS6, .protocol = 17, .sport = 9, .id = 2, .fragment = 1},
+	 PS_EGRESS_GUARD_PORT},
+	{"its follower",
+	 {OURS6, .protocol = 17, .id = 2, .fragment = 80},
+	 PS_EGRESS_GUARD_FRAGMENT},
+	{"first fragment from our port",
+	 {OURS6, .protocol = 17, .sport = 4100, .id = 3, .fragment = 1},
+	 -1},
+	{"its follower", {OURS6, .protocol = 17, .id = 3, .fragment = 81}, -1},
+	{"its last follower, which tells another protocol",
+	 {OURS6, .protocol = 6, .id = 3, .fragment = 160},
+	 -1},
+	{"a follower that seems to begin with another fragment header",
+	 {OURS6, .protocol = 44, .id = 4, .fragment = 80, .sport = 6 << 8, .dport = 1},
+	 PS_EGRESS_GUARD_FRAGMENT},
+	{"a follower to somebody else",
+	 {OURS6, .dst = "2001:db8:ffff::8", .protocol = 17, .id = 3, .fragment = 80},
+	 PS_EGRESS_GUARD_FRAGMENT},
+};
+
+static void check_rows(const struct row *all, size_t n, const struct bpf_program *program,
+		       bool ethernet)
 {
-	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
-		const struct row *row = &rows[i];
+	for (size_t i = 0; i < n; i++) {
+		const struct row *row = &all[i];
 		uint64_t before = row->drop < 0 ? 0 : counter(row->drop);
 		int verdict = run(program, &row->packet, ethernet);
 
@@ -277,17 +505,15 @@ static void check_rows(const struct bpf_program *program, bool ethernet)
 static void only_our_ports_leave_with_a_shared_address(void **state)
 {
 	(void)state;
-	check_rows(egress->guard->progs.ps_guard_out, true);
+	check_rows(rows, PS_N_ELEMENTS(rows), egress->guard->progs.ps_guard_out, true);
+	check_rows(rows6, PS_N_ELEMENTS(rows6), egress->guard->progs.ps_guard_out, true);
 }
 
 static void the_same_holds_without_an_ethernet_header(void **state)
 {
-	const struct packet wrong = {.src = "198.51.100.1", .protocol = 6, .sport = 1};
-	const struct packet ours = {.src = "198.51.100.1", .protocol = 6, .sport = 4096};
-
 	(void)state;
-	assert_int_equal(run(egress->guard->progs.ps_guard_out_ip, &wrong, false), TC_ACT_SHOT);
-	assert_int_equal(run(egress->guard->progs.ps_guard_out_ip, &ours, false), TC_ACT_UNSPEC);
+	check_rows(rows, PS_N_ELEMENTS(rows), egress->guard->progs.ps_guard_out_ip, false);
+	check_rows(rows6, PS_N_ELEMENTS(rows6), egress->guard->progs.ps_guard_out_ip, false);
 }
 
 static void other_ethertypes_are_not_touched(void **state)
@@ -308,12 +534,18 @@ static void nothing_for_a_shared_address_comes_in_beside_the_uplinks(void **stat
 {
 	const struct packet in = {.src = "192.0.2.7", .dst = "198.51.100.1", .protocol = 6};
 	const struct packet other = {.src = "192.0.2.7", .dst = "10.77.0.1", .protocol = 6};
+	const struct packet in6 = {
+		.src = "2001:db8:77::2", .dst = "2001:db8:100::1", .protocol = 6};
+	const struct packet other6 = {
+		.src = "2001:db8:77::2", .dst = "2001:db8:77::1", .protocol = 6};
 	const struct bpf_program *program = egress->guard->progs.ps_guard_in;
 
 	(void)state;
 	assert_int_equal(run(program, &in, true), TC_ACT_SHOT);
 	assert_int_equal(run(program, &other, true), TC_ACT_UNSPEC);
-	assert_int_equal(counter(PS_EGRESS_GUARD_INGRESS), 1);
+	assert_int_equal(run(program, &in6, true), TC_ACT_SHOT);
+	assert_int_equal(run(program, &other6, true), TC_ACT_UNSPEC);
+	assert_int_equal(counter(PS_EGRESS_GUARD_INGRESS), 2);
 }
 
 static void note_event(const struct ps_egress_event *event, void *arg)
@@ -331,7 +563,8 @@ static void a_drop_tells_the_packet(void **state)
 	run(egress->guard->progs.ps_guard_out, &wrong, true);
 	assert_int_equal(ps_egress_events_read(egress, note_event, &event), 1);
 	assert_int_equal(event.reason, PS_EGRESS_GUARD_PORT);
-	assert_int_equal(event.src, inet_addr("198.51.100.1"));
+	assert_true(ps_ip16_is_v4(&event.src));
+	assert_int_equal(event.src.words[3], inet_addr("198.51.100.1"));
 	assert_int_equal(event.sport, htons(9));
 	assert_int_equal(event.dport, htons(443));
 	assert_int_equal(event.class, PS_CLASS_NONE);

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -14,9 +13,13 @@ static struct ps_hello example(size_t n_slices)
 
 	memset(hello.digest, 0xab, sizeof(hello.digest));
 	hello.n_slices = n_slices;
-	for (size_t i = 0; i < n_slices; i++)
-		hello.slices[i] =
-			(struct ps_hello_slice){htonl(0xc6336400 + (uint32_t)i), (uint16_t)(i + 1)};
+	for (size_t i = 0; i < n_slices; i++) {
+		struct ps_ip *ip = &hello.slices[i].ip;
+
+		assert_int_equal(ps_ip_parse(i % 2 ? "198.51.100.0" : "2001:db8:1::", ip), 0);
+		*ip = ps_ip_add(ip, i);
+		hello.slices[i].slice = (uint16_t)(i + 1);
+	}
 	return hello;
 }
 
@@ -40,7 +43,7 @@ static void what_is_encoded_is_decoded_the_same(void **state)
 		assert_memory_equal(out.digest, in.digest, sizeof(in.digest));
 		assert_int_equal(out.n_slices, in.n_slices);
 		for (size_t j = 0; j < in.n_slices; j++) {
-			assert_int_equal(out.slices[j].ip4_be, in.slices[j].ip4_be);
+			assert_int_equal(ps_ip_cmp(&out.slices[j].ip, &in.slices[j].ip), 0);
 			assert_int_equal(out.slices[j].slice, in.slices[j].slice);
 		}
 	}
@@ -70,6 +73,8 @@ static void a_hello_of_other_magic_or_impossible_parts_is_refused(void **state)
 
 	(void)state;
 	data[0] = 'X';
+	assert_int_equal(ps_hello_decode(data, len, &out), -EBADMSG);
+	memcpy(data, "PSH1", 4); /* addresses of four bytes */
 	assert_int_equal(ps_hello_decode(data, len, &out), -EBADMSG);
 	in.part = in.parts;
 	len = ps_hello_encode(&in, data);

@@ -37,6 +37,25 @@ static void prefixes_parse_and_print_as_operators_write_them(void **state)
 	}
 }
 
+static void an_address_before_a_port_has_brackets_if_it_is_ipv6(void **state)
+{
+	static const struct {
+		const char *text, *printed;
+	} rows[] = {{"198.51.100.7", "198.51.100.7"},
+		    {"2001:DB8::7", "[2001:db8::7]"},
+		    {"2001:db8:1111:2222:3333:4444:5555:6666",
+		     "[2001:db8:1111:2222:3333:4444:5555:6666]"}};
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		char text[PS_IP_HOST_MAX];
+		struct ps_ip ip;
+
+		assert_int_equal(ps_ip_parse(rows[i].text, &ip), 0);
+		assert_string_equal(ps_ip_format_host(&ip, text), rows[i].printed);
+	}
+}
+
 static bool overlap(const char *a, const char *b)
 {
 	struct ps_prefix x, y;
@@ -73,6 +92,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(prefixes_parse_and_print_as_operators_write_them),
+		cmocka_unit_test(an_address_before_a_port_has_brackets_if_it_is_ipv6),
 		cmocka_unit_test(prefixes_overlap_when_one_holds_the_other),
 		cmocka_unit_test(counting_through_a_prefix_carries_into_the_next_byte),
 	};

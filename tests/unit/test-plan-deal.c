@@ -219,6 +219,27 @@ static void an_often_filtered_address_is_dealt_when_no_other_is_left(void **stat
 	}
 }
 
+static void whole_ipv6_addresses_are_dealt_from_the_first_on(void **state)
+{
+	static const char text[] =
+		"version: 1\n"
+		"sites: { A: }\n"
+		"hosts:\n"
+		"  a: { site: A, underlay: \"2001:db8:9::1\", uplinks: [e] }\n"
+		"  b: { site: A, underlay: \"2001:db8:9::2\", uplinks: [e] }\n"
+		"pools: { p: { slice: whole, addresses: [ { prefix: \"2001:db8:1::/112\", site: A } ] } }\n"
+		"services: [ { name: s, address: \"2001:db8:1::ffff\", port: 2443, protocol: tcp, host: b } ]\n";
+	ps_auto_mem char *dealt = deal_text(text);
+	ps_auto(ps_plan_free) struct ps_plan *plan = plan_from(dealt);
+
+	(void)state;
+	assert_int_equal(plan->n_grants, 2);
+	assert_string_equal(plan_owner(plan, "2001:db8:1::", 1024), "a");
+	assert_string_equal(plan_owner(plan, "2001:db8:1::", 1023), "nobody");
+	assert_string_equal(plan_owner(plan, "2001:db8:1::ffff", 65535), "b");
+	assert_string_equal(plan_owner(plan, "2001:db8:1::1", 5000), "nobody");
+}
+
 static void services_get_their_slices_first(void **state)
 {
 	ps_auto_mem char *text = deal_text(
@@ -277,6 +298,11 @@ static void a_deal_that_cannot_be_is_a_finding_before(void **state)
 	"hosts: { h: { site: A, underlay: 10.0.0.1, uplinks: [e] } }\n" \
 	"pools: { p: { addresses: [ { address: 192.0.2.1, site: A } ] } }\n"
 
+#define TINY_REST6                                                               \
+	"sites: { A: {} }\n"                                                     \
+	"hosts: { h: { site: A, underlay: \"2001:db8:9::1\", uplinks: [e] } }\n" \
+	"pools: { p: { addresses: [ { address: \"2001:db8::\", site: A } ] } }\n"
+
 /* However the slices stand in the file, only they change. */
 static void only_the_slices_of_a_file_change(void **state)
 {
@@ -318,6 +344,13 @@ static void only_the_slices_of_a_file_change(void **state)
 		 "{version: 1, sites: {A: }, hosts: {}, pools: {}, slices: {  }}\n"},
 		{"{slices: {}, version: 1, sites: {A: }, hosts: {}, pools: {}}\n",
 		 "{slices: {  }, version: 1, sites: {A: }, hosts: {}, pools: {}}\n"},
+		/* IPv6, with and without quotes, in whatever spelling */
+		{"version: 1\n" TINY_REST6,
+		 "version: 1\n" TINY_REST6 "\nslices:\n  \"2001:db8::\": { h: 1 }\n"},
+		{"version: 1\n" TINY_REST6 "slices:\n  2001:0DB8::: { h: 7 }\n",
+		 "version: 1\n" TINY_REST6 "slices:\n  \"2001:db8::\": { h: 7 }\n"},
+		{"version: 1\n" TINY_REST6 "slices: { \"2001:db8::\": { h: \"3-4\" } }\n",
+		 "version: 1\n" TINY_REST6 "slices:\n  \"2001:db8::\": { h: \"3-4\" }\n"},
 		/* other bytes than ASCII before it, and lines that end as in DOS */
 		{"# caf\xc3\xa9 \xf0\x9f\x98\x80\n" TINY_HEAD "slices: {} # \xc3\xa9\n" TINY_REST,
 		 "# caf\xc3\xa9 \xf0\x9f\x98\x80\n" TINY_HEAD
@@ -358,6 +391,7 @@ int main(void)
 		cmocka_unit_test(more_hosts_and_pools_move_no_slice_that_is_held),
 		cmocka_unit_test(hosts_share_the_first_address_that_is_not_often_filtered),
 		cmocka_unit_test(an_often_filtered_address_is_dealt_when_no_other_is_left),
+		cmocka_unit_test(whole_ipv6_addresses_are_dealt_from_the_first_on),
 		cmocka_unit_test(services_get_their_slices_first),
 		cmocka_unit_test(a_deal_that_cannot_be_is_a_finding_before),
 		cmocka_unit_test(only_the_slices_of_a_file_change),

@@ -12,6 +12,8 @@ static void the_same_plan_has_no_difference(void **state)
 	assert_string_equal(diff, "");
 }
 
+#define SIX "  six: { addresses: [ { prefix: \"2001:db8::/126\", site: LHR } ] }\n"
+
 static void each_change_is_a_line(void **state)
 {
 	static const struct {
@@ -47,6 +49,9 @@ static void each_change_is_a_line(void **state)
 		 "~ slice 198.51.100.1:2048-4095 lhr1 -> lhr2\n"
 		 "- slice 198.51.100.1:4096-6143 lhr2\n"
 		 "+ slice 198.51.100.1:6144-8191 lhr1\n"},
+		{PLAN_TEXT SIX "slices: { \"2001:db8::1\": { lhr1: 1 } }\n",
+		 PLAN_TEXT SIX "slices: { \"2001:db8::1\": { lhr2: 1 } }\n",
+		 "~ slice [2001:db8::1]:2048-4095 lhr1 -> lhr2\n"},
 	};
 
 	(void)state;

@@ -43,6 +43,38 @@ static void a_plan_reads_as_it_is_written(void **state)
 	assert_int_equal(plan->grants[4].pool, 1);
 }
 
+static void a_plan_may_be_of_ipv6_alone(void **state)
+{
+	ps_auto(ps_plan_free) struct ps_plan *plan = plan_from(
+		"version: 1\n"
+		"sites: { LHR: { edge: \"2001:db8:a::ffff\" }, CDG: { edge: 2001:db8:b::ffff } }\n"
+		"hosts:\n"
+		"  lhr1: { site: LHR, underlay: \"2001:db8:a::1\", uplinks: [eth0], mtu: 1328 }\n"
+		"  cdg1: { site: CDG, underlay: \"fd00::1\", uplinks: [eth0] }\n"
+		"pools:\n"
+		"  all: { slice: whole, addresses: [ { prefix: \"2001:db8:1::/112\", site: LHR } ] }\n"
+		"slices: { \"2001:db8:1::ff\": { lhr1: 0 } }\n");
+	struct ps_ip ip = plan_ip("2001:db8:1::ffff"), beyond = plan_ip("2001:db8:1::1:0");
+	struct ps_place place;
+
+	(void)state;
+	assert_true(ps_plan_is_over_v6(plan));
+	assert_int_equal(ps_plan_outer_len(plan), 48);
+	assert_int_equal(ps_plan_locate(plan, &ip, &place), 0);
+	assert_int_equal(ps_plan_locate(plan, &beyond, &place), -ENOENT);
+	assert_string_equal(plan_owner(plan, "2001:db8:1::ff", 2000), "lhr1");
+}
+
+static void either_family_is_carried_over_either(void **state)
+{
+	ps_auto(ps_plan_free) struct ps_plan *plan = plan_from(
+		PLAN_TEXT "  six: { addresses: [ { address: \"2001:db8::1\", site: LHR } ] }\n");
+
+	(void)state;
+	assert_false(ps_plan_is_over_v6(plan));
+	assert_int_equal(ps_plan_outer_len(plan), 28);
+}
+
 static void a_country_called_no_is_norway(void **state)
 {
 	ps_auto(ps_plan_free) struct ps_plan *plan = plan_from(
@@ -278,6 +310,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_plan_reads_as_it_is_written),
+		cmocka_unit_test(a_plan_may_be_of_ipv6_alone),
+		cmocka_unit_test(either_family_is_carried_over_either),
 		cmocka_unit_test(a_country_called_no_is_norway),
 		cmocka_unit_test(every_slice_size_of_the_design_is_accepted),
 		cmocka_unit_test(names_are_found_and_strangers_are_not),

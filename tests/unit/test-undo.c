@@ -86,7 +86,7 @@ static int undo_all(struct place *place)
 
 static size_t count_routes(struct place *place)
 {
-	ps_auto_mem uint32_t *routes = NULL;
+	ps_auto_mem struct ps_ip *routes = NULL;
 	size_t n;
 
 	assert_int_equal(ps_net_local_routes(place->net, &routes, &n), 0);
@@ -120,17 +120,28 @@ static void what_is_changed_after_undoing_begins_a_new_journal(void **state)
 	assert_int_equal(system("sysctl -qw net.ipv4.conf.lo.arp_ignore=0"), 0);
 }
 
+static struct ps_ip ip(const char *text)
+{
+	struct ps_ip ip;
+
+	assert_int_equal(ps_ip_parse(text, &ip), 0);
+	return ip;
+}
+
 static void routes_are_made_exactly_the_set_and_counted(void **state)
 {
 	struct place *place = *state;
-	uint32_t first[] = {0x026433c6, 0x016433c6}, second[] = {0x016433c6, 0x036433c6};
+	struct ps_ip first[] = {ip("198.51.100.2"), ip("2001:db8:1::1"), ip("198.51.100.1")},
+		     second[] = {ip("198.51.100.1"), ip("2001:db8:1::1"), ip("2001:db8:1::")};
 
-	assert_int_equal(ps_undo_routes(place->undo, place->net, first, 2), 2);
-	assert_int_equal(ps_undo_routes(place->undo, place->net, first, 2), 0);
-	assert_int_equal(ps_undo_routes(place->undo, place->net, second, 2), 1);
-	assert_int_equal(count_routes(place), 2);
-	assert_int_equal(ps_net_local_route(place->net, second[0], false), 0);
-	assert_int_equal(ps_undo_routes(place->undo, place->net, second, 2), 1);
+	assert_int_equal(ps_undo_routes(place->undo, place->net, first, 3), 3);
+	assert_int_equal(ps_undo_routes(place->undo, place->net, first, 3), 0);
+	assert_int_equal(ps_undo_routes(place->undo, place->net, second, 3), 1);
+	assert_int_equal(count_routes(place), 3);
+	for (size_t i = 0; i < PS_N_ELEMENTS(second); i++) {
+		assert_int_equal(ps_net_local_route(place->net, &second[i], false), 0);
+		assert_int_equal(ps_undo_routes(place->undo, place->net, second, 3), 1);
+	}
 	open_again(place);
 	assert_int_equal(undo_all(place), 0);
 	assert_int_equal(count_routes(place), 0);
