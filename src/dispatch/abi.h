@@ -66,7 +66,7 @@ enum {
 	X(DROP_TRUNCATED, "drop_truncated", "packet ends before its headers say")                  \
 	X(DROP_HEADER, "drop_header", "malformed IP or TCP header")                                \
 	X(DROP_INNER, "drop_inner",                                                                \
-	  "encapsulated packet is malformed, or not to a shared address")                          \
+	  "encapsulated packet is malformed, from a shared address or not to one")                 \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
 	X(DROP_TOO_BIG, "drop_too_big",                                                            \
 	  "does not fit the underlay once encapsulated, not answered")                             \

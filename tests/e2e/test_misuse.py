@@ -111,7 +111,7 @@ def test_an_xdp_program_of_others_is_named_and_nothing_is_half_done(bare):
         except Exception:
             return None
     said = bare.wait(refusal, 5, "refused")
-    assert f"(id {number}) is already attached to eth0: detach it first, e.g. ip link set dev eth0 xdp off" in said
+    assert f"XDP program 'lab_pass' (id {number}) is already attached to eth0: detach it first, e.g. ip link set dev eth0 xdp off" in said
     assert {**hostside.snapshot(bare, "lhr1"), "pins": theirs["pins"]} == theirs
     bare.run("lhr1", ["ip", "link", "set", "eth0", "xdp", "off"])
     bare.wait(lambda: hostside.status(bare, "lhr1")["state"] == "attached", 8, "attached by itself")
