@@ -85,8 +85,8 @@ int rig_table(const struct rig *rig, unsigned host, struct ps_table **ret)
 
 static int add_claim(int fd, uint8_t protocol, unsigned our_port, unsigned peer_port)
 {
-	struct ps_claim_key key = {.src = htonl(A),
-				   .dst = htonl(PEER),
+	struct ps_claim_key key = {.src = ps_ip16_v4(htonl(A)),
+				   .dst = ps_ip16_v4(htonl(PEER)),
 				   .sport = htons((uint16_t)our_port),
 				   .dport = htons((uint16_t)peer_port),
 				   .protocol = protocol};
