@@ -82,6 +82,9 @@ static int switch_on(struct xdp_md *xdp, __u32 from)
 
 	if (bpf_xdp_load_bytes(xdp, 0, mac, sizeof(mac)) || mac[0] != 2)
 		return XDP_DROP;
+	/* An answer goes to the MAC that its packet came from, which may be mutated to anything. */
+	if (mac[1] != mac[2] || mac[1] != mac[3] || mac[1] != mac[4])
+		return XDP_DROP;
 	to = mac[5];
 	if (to >= STORM_HOSTS || to == from)
 		return XDP_DROP;
