@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "/bin/busybox": "busybox-static", "cpio": "cpio"}
 MODULES = ["drivers/net/veth", "drivers/net/dummy", "drivers/net/bonding/bonding", "net/tls/tls", "net/sched/cls_bpf",
            "net/sched/cls_u32", "net/sched/sch_ingress", "net/llc/llc", "net/802/stp", "net/bridge/bridge"]
-OBJECTS = ["src/dispatch/dispatch.bpf.o", "src/egress/egress-hooks.bpf.o", "src/egress/egress-guard.bpf.o"]
+OBJECTS = ["src/dispatch/dispatch.bpf.o", "src/dispatch/name.bpf.o", "src/egress/egress-hooks.bpf.o", "src/egress/egress-guard.bpf.o"]
 PROGRAMS = ["/usr/sbin/ip", "/usr/sbin/tc", "/usr/sbin/ethtool"]
 SKIPPED = 77
 TIMEOUT_S = 1200
