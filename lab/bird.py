@@ -3,9 +3,9 @@
 
   ISP <-> ISP             everything
   site router -> ISP      the shared prefix only; the Internet never hears of internal addresses
-  site router <-> other   internal addresses only, at low preference (the backbone)
+  site router <-> other   internal addresses only, at low preference (the backbone, with routers of its own or without)
   site router -> host     everything but the shared prefix
-  host -> site router     the shared prefix and the site's edge address
+  host -> site router     the shared prefix, the site's edge address, its own underlay address if that is on no link
 """
 import socket
 import time
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import net
 import place
-from topology import HOST, INTERNET, ISP, SITE_ROUTER, Prefixes, Topology
+from topology import BACKBONE, HOST, INTERNET, ISP, SITE_ROUTER, Prefixes, Topology
 
 HEAD = """router id {id};
 log "{log}" {{ warning, error, fatal, bug, auth }};
@@ -27,11 +27,11 @@ KERNEL_HOST = "protocol kernel {{ {family} {{ export where source = RTS_BGP; }};
 SESSION = """protocol bgp {name} {{
   local as {asn}; neighbor {peer} as {peer_as};
   hold time 9; keepalive time 3; connect retry time 1; connect delay time 0; error wait time 1,5;
-  bfd on; graceful restart off;{passive}
+  bfd on; graceful restart off;{more}
 {channels}}}
 """
 CHANNEL = "  {family} {{ import {imports}; export {exports}; next hop self; }};\n"
-RANK = [ISP, SITE_ROUTER, HOST]
+RANK = [ISP, BACKBONE, SITE_ROUTER, HOST]
 
 
 def _families(topology: Topology) -> list:
@@ -42,7 +42,9 @@ def _families(topology: Topology) -> list:
 def _policy(prefixes: Prefixes, mine, theirs) -> tuple:
     """(import, export) of a session, as seen by `mine`."""
     shared, internal = prefixes.shared, prefixes.internal
-    ours = f"net ~ [ {shared}, {prefixes.edges.get(mine.site or theirs.site)}/{prefixes.bits} ]"
+    own = [shared, f"{prefixes.edges.get(mine.site or theirs.site)}/{prefixes.bits}"]
+    own += [f"{node.underlay}/32" for node in (mine, theirs) if node.underlay and prefixes.bits == 32]
+    ours = f"net ~ [ {', '.join(own)} ]"
     match mine.kind, theirs.kind:
         case "host", _:
             return f"where !({ours})", f'where proto = "anycast{prefixes.bits}"'
@@ -50,7 +52,7 @@ def _policy(prefixes: Prefixes, mine, theirs) -> tuple:
             return f"where {ours}", f"where !({ours})"
         case "router", "isp":
             return f"where !(net ~ [ {internal}+, {shared}+ ])", f"where net = {shared}"
-        case "router", "router":
+        case ("router" | "backbone"), ("router" | "backbone"):
             # Equal AS paths would else spread one site's traffic over the backbone.
             return (f"filter {{ if net !~ [ {internal}+ ] then reject; bgp_local_pref = 50; accept; }}",
                     f"where net ~ [ {internal}+ ]")
@@ -66,16 +68,24 @@ def _session(topology: Topology, own, other) -> str:
     order = list(topology.nodes)
     # Whoever starts first waits to be called: a call to a BIRD not yet there costs a retry of a second.
     first = order.index(mine.name) < order.index(theirs.name)
-    return SESSION.format(name=own.dev, asn=mine.asn, peer=other.ip, peer_as=theirs.asn, channels=channels,
-                          passive=" passive on;" if first else "")
+    more = " passive on;" if first else ""
+    if mine.kind == HOST:
+        more += " allow local as;"   # hosts of a site share a number, and tell each other underlay addresses
+    return SESSION.format(name=own.dev, asn=mine.asn, peer=other.ip, peer_as=theirs.asn, channels=channels, more=more)
+
+
+def _anycast(node, family: str, prefixes: Prefixes) -> str:
+    announced = [prefixes.shared, f"{prefixes.edges[node.site]}/{prefixes.bits}"]
+    if node.underlay and prefixes.bits == 32:
+        announced.append(f"{node.underlay}/32")
+    routes = " ".join(f"route {one} blackhole;" for one in announced)
+    return f"protocol static anycast{prefixes.bits} {{ {family}; {routes} }}\n"
 
 
 def _statics(topology: Topology, name: str) -> str:
     node = topology.nodes[name]
     if node.kind == HOST:
-        return "".join(f"protocol static anycast{prefixes.bits} {{ {family}; route {prefixes.shared} blackhole; "
-                       f"route {prefixes.edges[node.site]}/{prefixes.bits} blackhole; }}\n"
-                       for family, prefixes in _families(topology))
+        return "".join(_anycast(node, family, prefixes) for family, prefixes in _families(topology))
     silent = [(topology.nodes[other.node].services["silent"], other.ip)
               for _, other in topology.neighbours(name) if "silent" in topology.nodes[other.node].services]
     return "".join(f"protocol static {{ ipv4; route {prefix} via {via}; }}\n" for prefix, via in silent)
@@ -145,21 +155,24 @@ def _expected(topology: Topology, prefixes: Prefixes, net_of) -> dict:
     """As expected(), for one family; net_of gives the network of a link end."""
     shared, edges = prefixes.shared, prefixes.edges
     outside = {net_of(topology.uplink(node.name)[0]) for node in topology.of_kind(INTERNET)}
+    underlay = {net_of(own) for host in topology.hosts for own, _ in topology.neighbours(host)}
     if prefixes.bits == 32:
         outside |= {node.services["silent"] for node in topology.of_kind(INTERNET) if "silent" in node.services}
-    underlay = {net_of(topology.uplink(host)[0]) for host in topology.hosts}
+        underlay |= {node.underlay for node in topology.of_kind(HOST) if node.underlay}
     wanted = {}
     for node in topology.of_kind(ISP):
         site_ends = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER)}
         wanted[node.name] = {**dict.fromkeys(outside), shared: site_ends or None}
     for node in topology.of_kind(SITE_ROUTER):
         spread = {end.dev for end in topology.ends_towards(node.name, HOST)}
-        backbone = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER)}
+        backbone = {end.dev for end in topology.ends_towards(node.name, SITE_ROUTER, BACKBONE)}
         others = {edge: backbone for site, edge in edges.items() if site != node.site}
         wanted[node.name] = {**dict.fromkeys(outside | underlay), shared: spread, edges[node.site]: spread, **others}
+    for node in topology.of_kind(BACKBONE):
+        wanted[node.name] = dict.fromkeys(underlay | set(edges.values()))
     for node in topology.of_kind(HOST):
         others = {edge for site, edge in edges.items() if site != node.site}
-        wanted[node.name] = dict.fromkeys(outside | underlay | others)
+        wanted[node.name] = dict.fromkeys((outside | underlay | others) - {node.underlay})
     return wanted
 
 

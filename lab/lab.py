@@ -145,8 +145,9 @@ class Lab:
 
     # -- portslice ---------------------------------------------------------------------------------------------
 
-    def plan_text(self, pools: dict | None = None, classes: list | None = None, over: int = 4) -> str:
-        return plan.text(self.topology, pools, classes, over)
+    def plan_text(self, pools: dict | None = None, classes: list | None = None, over: int = 4,
+                  host: dict | None = None) -> str:
+        return plan.text(self.topology, pools, classes, over, host)
 
     def start_agents(self, binary: str | Path | None = None, hosts: list | None = None, extra: list = (),
                      timeout: float = 10) -> None:

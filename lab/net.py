@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import place
-from topology import HOST, INTERNET, ISP, SITE_ROUTER, Topology
+from topology import BACKBONE, HOST, INTERNET, ISP, SITE_ROUTER, Topology
 
 EVERYWHERE = {"net/ipv4/conf/all/rp_filter": 0, "net/ipv4/conf/default/rp_filter": 0,
               "net/ipv4/conf/all/send_redirects": 0, "net/ipv4/conf/default/send_redirects": 0}
@@ -18,6 +18,7 @@ FORWARDING_SIX = {"net/ipv6/conf/all/forwarding": 1, "net/ipv6/fib_multipath_has
 SETTINGS = {
     ISP: {"net/ipv4/ip_forward": 1, "net/ipv4/fib_multipath_hash_policy": 1},
     SITE_ROUTER: {"net/ipv4/ip_forward": 1, "net/ipv4/fib_multipath_hash_policy": 1},
+    BACKBONE: {"net/ipv4/ip_forward": 1},
     HOST: {},
     INTERNET: {"net/ipv4/ip_forward": 1, "net/core/somaxconn": 65535, "net/ipv4/tcp_max_syn_backlog": 65535},
 }
@@ -74,12 +75,13 @@ def _node_script(topology: Topology, name: str, lab: str) -> str:
     ends = [own for own, _ in topology.neighbours(name)]
     lines = ["link set lo up"]
     for end in ends:
-        lines += [f"addr add {end.address} dev {end.dev}", f"link set {end.dev} up"]
+        lines += [f"addr add {end.address} dev {end.dev}", f"link set {end.dev} mtu {end.mtu} up"]
         if end.address6:
             lines.append(f"addr add {end.address6} dev {end.dev} nodad")
     if node.kind == HOST:
         lines += [f"addr add {prefixes.edges[node.site]}/{prefixes.bits} dev lo"
                   for prefixes in filter(None, (topology.four, topology.six))]
+        lines += [f"addr add {node.underlay}/32 dev lo"] if node.underlay else []
     if "silent" in node.services:
         lines.append(f"route add blackhole {node.services['silent']}")
     if node.kind == INTERNET or not topology.bgp:

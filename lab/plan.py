@@ -43,9 +43,10 @@ def default_classes(pools: dict) -> list:
     return classes
 
 
-def _host(topology: Topology, name: str, over: int) -> dict:
-    end = topology.uplink(name)[0]
-    return {"site": topology.nodes[name].site, "underlay": end.ip if over == 4 else end.ip6, "uplinks": [end.dev]}
+def _host(topology: Topology, name: str, over: int, more: dict) -> dict:
+    underlay = topology.address(name) if over == 4 else topology.address6(name)
+    uplinks = [own.dev for own, _ in topology.neighbours(name)]
+    return {"site": topology.nodes[name].site, "underlay": underlay, "uplinks": uplinks, **more}
 
 
 def _line(value) -> str:
@@ -56,14 +57,15 @@ def _section(title: str, entries: dict) -> str:
     return f"{title}:\n" + "".join(f"  {key}: {_line(value)}\n" for key, value in entries.items())
 
 
-def text(topology: Topology, pools: dict | None = None, classes: list | None = None, over: int = 4) -> str:
-    """The plan as YAML, one entry a line. `pools` and `classes` are in the plan's own form; hosts reach each other
-    over IPv4 or IPv6."""
+def text(topology: Topology, pools: dict | None = None, classes: list | None = None, over: int = 4,
+         host: dict | None = None) -> str:
+    """The plan as YAML, one entry a line. `pools`, `classes` and what every `host` has are in the plan's own form;
+    hosts reach each other over IPv4 or IPv6."""
     pools = default_pools(topology) if pools is None else pools
     classes = default_classes(pools) if classes is None else classes
     edges = (topology.four if over == 4 else topology.six).edges
     sites = {site: {"edge": edge} for site, edge in edges.items()}
-    hosts = {host: _host(topology, host, over) for host in topology.hosts}
+    hosts = {name: _host(topology, name, over, host or {}) for name in topology.hosts}
     direct = [topology.internal] + ([topology.six.internal] if topology.six else [])
     return ("version: 1\n" + _section("sites", sites) + _section("hosts", hosts) + _section("pools", pools)
             + "classes:\n" + "".join(f"  - {_line(rule)}\n" for rule in classes)

@@ -25,6 +25,7 @@ http {{
   }}
 }}
 """
+LARGE_TEXTS = 14
 UNBOUND = """server:
   interface: 0.0.0.0
   access-control: 0.0.0.0/0 allow
@@ -38,6 +39,7 @@ UNBOUND = """server:
   do-ip6: no
   incoming-num-tcp: 1000
   module-config: "iterator"
+  max-udp-size: 4096
   local-zone: "{zone}." static
 {data}remote-control:
   control-enable: no
@@ -57,8 +59,11 @@ def _web(topology: Topology, node: str, given: dict, state: Path) -> list:
 
 
 def _dns(topology: Topology, node: str, zone: str, state: Path) -> list:
+    """An address for each Internet node; `large` has LARGE_TEXTS texts of 250 bytes, over 3,600 bytes of answer."""
     data = "".join(f'  local-data: "{other.name}.{zone}. 60 IN A {topology.address(other.name)}"\n'
                    for other in topology.of_kind(INTERNET))
+    data += "".join(f"  local-data: 'large.{zone}. 60 IN TXT \"{number:02}{'x' * 248}\"'\n"
+                    for number in range(LARGE_TEXTS))
     (state / "unbound.conf").write_text(UNBOUND.format(dir=state, zone=zone, data=data))
     return ["unbound", "-c", str(state / "unbound.conf")]
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-ISP, SITE_ROUTER, HOST, INTERNET = "isp", "router", "host", "internet"
+ISP, BACKBONE, SITE_ROUTER, HOST, INTERNET = "isp", "backbone", "router", "host", "internet"
+INWARDS = [ISP, BACKBONE, SITE_ROUTER, HOST, INTERNET]
 
 
 class TopologyError(Exception):
@@ -16,10 +17,11 @@ class TopologyError(Exception):
 @dataclass(frozen=True)
 class Node:
     name: str
-    kind: str                 # ISP, SITE_ROUTER, HOST or INTERNET
+    kind: str                 # ISP, BACKBONE, SITE_ROUTER, HOST or INTERNET
     site: str | None          # key of Topology.sites
     asn: int | None           # None: this node speaks no BGP
     services: dict            # web: {...}, dns: zone, silent: prefix
+    underlay: str | None      # address of a host that is on no link, reached by all its links
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class End:
     node: str
     dev: str
     address: IPv4Interface
-    address6: IPv6Interface | None = None
+    address6: IPv6Interface | None
+    mtu: int                  # of the link, as Linux means it: without Ethernet header
 
     @property
     def ip(self) -> str:
@@ -85,11 +88,11 @@ class Topology:
         return own + [(b, a) for a, b in self.links if b.node == name]
 
     def uplink(self, name: str) -> tuple:
-        """(own End, router's End) of a node with one link: a host, or an Internet node."""
+        """(own End, router's End) of a host's or Internet node's first link."""
         return self.neighbours(name)[0]
 
     def address(self, name: str) -> str:
-        return self.uplink(name)[0].ip
+        return self.nodes[name].underlay or self.uplink(name)[0].ip
 
     def address6(self, name: str) -> str:
         return self.uplink(name)[0].ip6
@@ -97,21 +100,27 @@ class Topology:
     def hosts_at(self, site: str) -> list:
         return [node.name for node in self.of_kind(HOST) if node.site == site]
 
-    def ends_towards(self, name: str, kind: str) -> list:
-        """The node's own ends of links to nodes of that kind."""
-        return [own for own, other in self.neighbours(name) if self.nodes[other.node].kind == kind]
+    def ends_towards(self, name: str, *kinds: str) -> list:
+        """The node's own ends of links to nodes of these kinds."""
+        return [own for own, other in self.neighbours(name) if self.nodes[other.node].kind in kinds]
 
 
-def _end(text: str, nodes: dict) -> End:
+def _end(text: str, nodes: dict, mtu: int) -> End:
     try:
         place, address, *more = text.split()
         node, dev = place.split(":")
-        end = End(node, dev, IPv4Interface(address), *map(IPv6Interface, more))
+        end = End(node, dev, IPv4Interface(address), IPv6Interface(*more) if more else None, mtu)
     except (ValueError, TypeError) as error:
         raise TopologyError(f"link end {text!r}: want 'NODE:DEVICE ADDRESS/LEN' or two ({error})") from None
     if node not in nodes:
         raise TopologyError(f"link end {text!r}: no node is called {node}")
     return end
+
+
+def _link(raw: list, nodes: dict) -> tuple:
+    one, other, *more = raw
+    mtu = int({"mtu": 1500, **(more[0] if more else {})}["mtu"])
+    return _end(one, nodes, mtu), _end(other, nodes, mtu)
 
 
 def _nodes(raw: dict) -> dict:
@@ -122,15 +131,17 @@ def _nodes(raw: dict) -> dict:
             given = dict(given or {})
             if name in found:
                 raise TopologyError(f"{section}: {name} is there twice")
-            node = Node(name, kind_of(given), given.pop("site", None), given.pop("as", None), given)
+            node = Node(name, kind_of(given), given.pop("site", None), given.pop("as", None), given,
+                        given.pop("underlay", None))
             if node.site is not None and node.site not in raw["sites"]:
                 raise TopologyError(f"{section}: {name}: no site is called {node.site}")
             found[name] = node
 
     add("routers", lambda given: SITE_ROUTER if "site" in given else ISP)
+    add("backbone", lambda given: BACKBONE)
     add("hosts", lambda given: HOST)
     add("internet", lambda given: INTERNET)
-    return dict(sorted(found.items(), key=lambda item: [ISP, SITE_ROUTER, HOST, INTERNET].index(item[1].kind)))
+    return dict(sorted(found.items(), key=lambda item: INWARDS.index(item[1].kind)))
 
 
 def _six(raw: dict) -> Prefixes | None:
@@ -145,8 +156,9 @@ def _check(topology: Topology) -> None:
         if bool(end.address6) != bool(topology.six):
             raise TopologyError(f"{end.node}:{end.dev}: with `shared6` every link end has an IPv6 address, else none")
     for node in topology.of_kind(HOST, INTERNET):
-        if len(topology.neighbours(node.name)) != 1:
-            raise TopologyError(f"{node.name}: a host or Internet node has exactly one link")
+        links = len(topology.neighbours(node.name))
+        if links < 1 or (links > 1 and (node.kind == INTERNET or not topology.bgp)):
+            raise TopologyError(f"{node.name}: only a host with BGP has more links than one, and none has no link")
     for name in topology.hosts:
         if topology.nodes[name].site is None:
             raise TopologyError(f"{name}: a host needs a site")
@@ -162,7 +174,7 @@ def load(path: str | Path) -> Topology:
         topology = Topology(
             shared=str(IPv4Network(raw["shared"])), internal=str(IPv4Network(raw["internal"])),
             sites={site: str(IPv4Address(given["edge"])) for site, given in raw["sites"].items()},
-            nodes=nodes, links=[(_end(a, nodes), _end(b, nodes)) for a, b in raw["links"]], six=_six(raw))
+            nodes=nodes, links=[_link(link, nodes) for link in raw["links"]], six=_six(raw))
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise TopologyError(f"{path}: {type(error).__name__}: {error}") from None
     _check(topology)

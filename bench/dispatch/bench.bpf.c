@@ -87,7 +87,7 @@ __attribute__((noinline)) int decide(struct xdp_md *xdp)
 	struct ps_way way;
 
 	if (!parse_into(xdp, &flow, &way) || !ps_look_address(xdp, flow.ours, &address) ||
-	    !ps_express_find(xdp, &address, &flow, &way))
+	    !ps_express_find(xdp, &address, ps_be16(flow.our_port), &way) || !ps_express_fits(&way))
 		return XDP_ABORTED;
 	asm volatile("" ::"r"(way.peer), "r"(way.envelope.to), "r"(way.envelope.ip_len));
 	return XDP_PASS;

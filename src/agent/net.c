@@ -21,6 +21,7 @@
 #include <linux/neighbour.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -169,29 +170,67 @@ struct link_list {
 	size_t n;
 };
 
-static int take_link(const struct nlmsghdr *header, void *arg)
+static void copy_name(const struct nlattr *attr, char *ret, size_t size)
 {
-	const struct ifinfomsg *info = mnl_nlmsg_get_payload(header);
-	struct ps_net_link link = {.ifindex = (unsigned)info->ifi_index,
-				   .loopback = info->ifi_flags & IFF_LOOPBACK};
-	struct link_list *list = arg;
-	struct ps_net_link *items;
+	if (mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) == 0)
+		snprintf(ret, size, "%s", mnl_attr_get_str(attr));
+}
+
+static void read_kinds(const struct nlattr *info, struct ps_net_link *link)
+{
 	const struct nlattr *attr;
 
-	mnl_attr_for_each(attr, header, sizeof(*info))
+	mnl_attr_for_each_nested(attr, info)
 	{
-		if (mnl_attr_get_type(attr) == IFLA_IFNAME)
-			strncpy(link.name, mnl_attr_get_str(attr), sizeof(link.name) - 1);
-		if (mnl_attr_get_type(attr) == IFLA_ADDRESS &&
-		    mnl_attr_get_payload_len(attr) == sizeof(link.mac))
-			memcpy(link.mac, mnl_attr_get_payload(attr), sizeof(link.mac));
+		if (mnl_attr_get_type(attr) == IFLA_INFO_KIND)
+			copy_name(attr, link->kind, sizeof(link->kind));
+		if (mnl_attr_get_type(attr) == IFLA_INFO_SLAVE_KIND)
+			copy_name(attr, link->slave_kind, sizeof(link->slave_kind));
 	}
-	items = reallocarray(list->items, list->n + 1, sizeof(*items));
+}
+
+static void read_link_attr(const struct nlattr *attr, struct ps_net_link *link)
+{
+	switch (mnl_attr_get_type(attr)) {
+	case IFLA_IFNAME:
+		copy_name(attr, link->name, sizeof(link->name));
+		break;
+	case IFLA_ADDRESS:
+		if (mnl_attr_get_payload_len(attr) == sizeof(link->mac))
+			memcpy(link->mac, mnl_attr_get_payload(attr), sizeof(link->mac));
+		break;
+	case IFLA_MASTER:
+		if (mnl_attr_validate(attr, MNL_TYPE_U32) == 0)
+			link->master = mnl_attr_get_u32(attr);
+		break;
+	case IFLA_LINKINFO:
+		read_kinds(attr, link);
+		break;
+	default:
+		break;
+	}
+}
+
+void ps_net_read_link(const struct nlmsghdr *header, struct ps_net_link *ret)
+{
+	const struct ifinfomsg *info = mnl_nlmsg_get_payload(header);
+	const struct nlattr *attr;
+
+	*ret = (struct ps_net_link){.ifindex = (unsigned)info->ifi_index,
+				    .loopback = info->ifi_flags & IFF_LOOPBACK};
+	mnl_attr_for_each(attr, header, sizeof(*info)) read_link_attr(attr, ret);
+}
+
+static int take_link(const struct nlmsghdr *header, void *arg)
+{
+	struct link_list *list = arg;
+	struct ps_net_link *items = reallocarray(list->items, list->n + 1, sizeof(*items));
+
 	if (!items) {
 		errno = ENOMEM;
 		return MNL_CB_ERROR;
 	}
-	items[list->n++] = link;
+	ps_net_read_link(header, &items[list->n++]);
 	list->items = items;
 	return MNL_CB_OK;
 }

@@ -15,11 +15,16 @@
 
 struct ps_net;
 
+enum { PS_NET_KIND_MAX = 16 };
+
 struct ps_net_link {
 	unsigned ifindex;
 	char name[IF_NAMESIZE];
 	uint8_t mac[6];
 	bool loopback;
+	unsigned master;            /* ifindex of the bond, team or bridge it is in; 0: none */
+	char kind[PS_NET_KIND_MAX]; /* IFLA_INFO_KIND: "bond", "veth"; empty: hardware */
+	char slave_kind[PS_NET_KIND_MAX]; /* IFLA_INFO_SLAVE_KIND: that of its master */
 };
 
 /* Where a packet would go: the interface and the neighbour (gateway, or the destination itself).
@@ -37,6 +42,9 @@ int ps_net_monitor_fd(const struct ps_net *net);
 /* Empties the monitor; true when anything was heard (or lost: then all must be read anew). */
 bool ps_net_monitor_drain(struct ps_net *net);
 
+struct nlmsghdr;
+/* What a message RTM_NEWLINK says. */
+void ps_net_read_link(const struct nlmsghdr *header, struct ps_net_link *ret);
 /* All links; the caller frees *ret. */
 int ps_net_links(struct ps_net *net, struct ps_net_link **ret, size_t *ret_n);
 /* The kernel's choice for dst; oif 0: any interface.  -ENETUNREACH and its kin: no route. */

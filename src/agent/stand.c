@@ -444,7 +444,7 @@ static int tend_routes(struct ps_agent *agent, struct ps_active *active, char **
 	return agent->options.observe ? 0 : stand_routes(agent, active, ret_why);
 }
 
-/* Unresolved neighbours are no trouble: hellos ask for them each second. */
+/* Unresolved neighbours are no trouble: the kernel has been asked for them. */
 static int tend_hops(struct ps_agent *agent, struct ps_active *active, char **ret_why)
 {
 	int r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);

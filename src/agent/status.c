@@ -3,24 +3,38 @@
 #include <string.h>
 
 #include "agent/agent.h"
+#include "agent/uplink.h"
 #include "agent/handover.h"
 #include "base/own.h"
+
+static json_t *text_or_null(const char *text)
+{
+	return text[0] ? json_string(text) : json_null();
+}
+
+static json_t *uplink(const struct ps_agent *agent, const struct ps_uplink *uplink)
+{
+	const char *mode = uplink->mode == PS_MODE_NATIVE ? "native" : "generic";
+	struct ps_uplink_facts facts = {0};
+	char note[PS_UPLINK_NOTE_MAX];
+
+	if (agent->options.without_dispatch)
+		mode = "none";
+	(void)ps_uplink_look(agent->net, uplink->name, &facts); /* else as if it were not there */
+	return json_pack("{s:s, s:b, s:s, s:b, s:o, s:o, s:o, s:o}", "name", uplink->name,
+			 "present", uplink->ifindex != 0, "xdp", mode, "lro", facts.lro, "kind",
+			 text_or_null(facts.kind), "master", text_or_null(facts.master),
+			 "master_kind", text_or_null(facts.master_kind), "note",
+			 text_or_null(ps_uplink_note(uplink->name, &facts, uplink->mode, note)));
+}
 
 static json_t *uplinks(const struct ps_agent *agent)
 {
 	const struct ps_active *active = agent->active;
 	json_t *list = json_array();
 
-	for (size_t i = 0; active && i < active->n_uplinks; i++) {
-		const struct ps_uplink *uplink = &active->uplinks[i];
-		const char *mode = uplink->mode == PS_MODE_NATIVE ? "native" : "generic";
-
-		if (agent->options.without_dispatch)
-			mode = "none";
-		json_array_append_new(list,
-				      json_pack("{s:s, s:b, s:s}", "name", uplink->name, "present",
-						uplink->ifindex != 0, "xdp", mode));
-	}
+	for (size_t i = 0; active && i < active->n_uplinks; i++)
+		json_array_append_new(list, uplink(agent, &active->uplinks[i]));
 	return list;
 }
 

@@ -252,6 +252,25 @@ static int show_plane(const struct ps_cli *cli, int argc, char **argv)
 	return PS_EXIT_DONE;
 }
 
+static int show_uplinks(const struct ps_cli *cli, int argc, char **argv)
+{
+	static const struct ps_column columns[] = {
+		{"name", "UPLINK"}, {"present", "PRESENT"}, {"xdp", "XDP"},  {"lro", "LRO"},
+		{"kind", "KIND"},   {"master", "MASTER"},   {"note", "NOTE"}};
+	json_t *status = NULL, *rows;
+	int r;
+
+	(void)argv;
+	if (argc > 1)
+		return ps_cli_fail(PS_EXIT_USE, "expected no argument");
+	r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), &status);
+	if (r != PS_EXIT_DONE)
+		return r;
+	rows = json_incref(json_object_get(status, "uplinks"));
+	json_decref(status);
+	return ps_cli_print_rows(cli, rows, columns, PS_N_ELEMENTS(columns));
+}
+
 const struct ps_verb ps_verbs_show[] = {
 	{"show", "sites", "[FILE]", "List the sites", NULL, show_sites},
 	{"show", "hosts", "[FILE]", "List the hosts, and whether they run the same plan", NULL,
@@ -261,6 +280,11 @@ const struct ps_verb ps_verbs_show[] = {
 	{"show", "classes", "[FILE]", "List the classes of traffic", NULL, show_classes},
 	{"show", "addresses", "[FILE]", "List the shared addresses and the site they are at", NULL,
 	 show_addresses},
+	{"show", "uplinks", "",
+	 "List this host's uplinks, how the dispatcher runs there, and what is odd",
+	 "XDP is `native` or `generic` (slower). LRO, and bonds of which an uplink is only a port,\n"
+	 "spoil the dispatcher's view; NOTE says what to do.\n",
+	 show_uplinks},
 	{"show", "slices", "", "List this host's slices and how many ports are in use", NULL,
 	 show_slices},
 	{"show", "counters", "[all]", "Count packets and calls by what was done, and why", NULL,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * `portslice trace`: where would this packet go, and why?  The packet comes from flags or from a
- * capture, the tables from a plan, the decision from the very header that the kernel program is
+ * `portslice trace`: where would this packet go, and why?  The packet comes from flags, in hex or from
+ * a capture, the tables from a plan, the decision from the very header that the kernel program is
  * built from.  Next hops are taken as resolved: the question is who, not by which cable.
  */
 #include <arpa/inet.h>
@@ -21,13 +21,15 @@
 #include "agent/compile.h"
 #include "base/own.h"
 #include "cli/cli.h"
+#include "cli/trace-hex.h"
 #include "dispatch/dispatch.h"
 #include "dispatch/trace.h"
 
-enum { TRACE_IFINDEX = 1, FRAME_MAX = 128 };
+/* All packets come at one time, any but 0. */
+enum { TRACE_IFINDEX = 1, FRAME_MAX = 128, TRACE_NOW_NS = 1000000000 };
 
 struct question {
-	const char *plan_file, *at, *pcap;
+	const char *plan_file, *at, *pcap, *hex;
 	struct ps_ip from, to;
 	uint16_t from_port, to_port;
 	const char *protocol;
@@ -39,21 +41,41 @@ struct scene {
 	struct ps_plan *plan;
 	struct ps_table *table;
 	unsigned at;
+	struct ps_trace_memory *memory; /* of the fragments that came before */
 };
 
 static void clear_scene(struct scene *scene)
 {
+	free(scene->memory);
 	ps_table_free(&scene->table);
 	ps_plan_free(&scene->plan);
 }
 
+/* One source of packets. */
+static int check_question(const struct question *q)
+{
+	bool has_flags = q->has_from || q->has_to;
+
+	if (has_flags + (q->pcap != NULL) + (q->hex != NULL) > 1)
+		return ps_cli_fail(PS_EXIT_USE,
+				   "expected only one of --from and --to, --hex, --pcap");
+	if (!q->pcap && !q->hex && !(q->has_from && q->has_to))
+		return ps_cli_fail(PS_EXIT_USE,
+				   "expected --from and --to, --hex FRAME, or --pcap FILE");
+	return PS_EXIT_DONE;
+}
+
 static int parse_question(int argc, char **argv, struct question *q)
 {
-	static const struct option longs[] = {
-		{"plan", required_argument, NULL, 'p'},     {"at", required_argument, NULL, 'a'},
-		{"from", required_argument, NULL, 'f'},     {"to", required_argument, NULL, 't'},
-		{"protocol", required_argument, NULL, 'P'}, {"unexpected", no_argument, NULL, 'u'},
-		{"pcap", required_argument, NULL, 'r'},     {NULL, 0, NULL, 0}};
+	static const struct option longs[] = {{"plan", required_argument, NULL, 'p'},
+					      {"at", required_argument, NULL, 'a'},
+					      {"from", required_argument, NULL, 'f'},
+					      {"to", required_argument, NULL, 't'},
+					      {"protocol", required_argument, NULL, 'P'},
+					      {"unexpected", no_argument, NULL, 'u'},
+					      {"pcap", required_argument, NULL, 'r'},
+					      {"hex", required_argument, NULL, 'x'},
+					      {NULL, 0, NULL, 0}};
 	int option, r = PS_EXIT_DONE;
 
 	optind = 0;
@@ -68,6 +90,8 @@ static int parse_question(int argc, char **argv, struct question *q)
 			q->unexpected = true;
 		else if (option == 'r')
 			q->pcap = optarg;
+		else if (option == 'x')
+			q->hex = optarg;
 		else if (option == 'f')
 			r = ps_cli_parse_endpoint(optarg, &q->from, &q->from_port);
 		else if (option == 't')
@@ -77,9 +101,7 @@ static int parse_question(int argc, char **argv, struct question *q)
 		q->has_from |= option == 'f';
 		q->has_to |= option == 't';
 	}
-	if (r == PS_EXIT_DONE && !q->pcap && !(q->has_from && q->has_to))
-		r = ps_cli_fail(PS_EXIT_USE, "expected --from and --to, or --pcap FILE");
-	return r;
+	return r == PS_EXIT_DONE ? check_question(q) : r;
 }
 
 /* Where the packet arrives: --at, else this host, else the plan's first. */
@@ -122,7 +144,8 @@ static int set_scene(const struct ps_cli *cli, const struct question *q, struct 
 		r = find_arrival(cli, q, scene);
 	if (r != PS_EXIT_DONE)
 		return r;
-	r = ps_compile_table(scene->plan, scene->at, &scene->table);
+	scene->memory = calloc(1, sizeof(*scene->memory));
+	r = scene->memory ? ps_compile_table(scene->plan, scene->at, &scene->table) : -ENOMEM;
 	if (r < 0)
 		return ps_cli_fail(PS_EXIT_REFUSED, "cannot build the tables: %s", strerror(-r));
 	resolve_all(scene->table);
@@ -152,7 +175,9 @@ static json_t *trace_frame(const struct scene *scene, const struct question *q, 
 	ps_auto(ps_trace_result_clear) struct ps_trace_result result = {0};
 	struct ps_trace_options options = {.expected = !q->unexpected,
 					   .ifindex = TRACE_IFINDEX,
-					   .headroom = PS_TRACE_HEADROOM};
+					   .now_ns = TRACE_NOW_NS,
+					   .headroom = PS_TRACE_HEADROOM,
+					   .memory = scene->memory};
 	const struct ps_plan *plan = scene->plan;
 	int r = ps_trace_packet(scene->table, frame, len, &options, &result);
 	bool leaves;
@@ -272,26 +297,81 @@ static int trace_flags(const struct scene *scene, const struct question *q, json
 	return row && json_array_append_new(rows, row) == 0 ? PS_EXIT_DONE : PS_EXIT_REFUSED;
 }
 
+/* The answers so far. */
+struct answers {
+	const struct scene *scene;
+	const struct question *q;
+	json_t *rows;
+};
+
+static int answer(const unsigned char *frame, size_t len, void *arg)
+{
+	const struct answers *answers = arg;
+	json_t *row = trace_frame(answers->scene, answers->q, frame, len);
+
+	return row && json_array_append_new(answers->rows, row) == 0 ? PS_EXIT_DONE
+								     : PS_EXIT_REFUSED;
+}
+
+static int trace_hex(const struct scene *scene, const struct question *q, json_t *rows)
+{
+	struct answers answers = {scene, q, rows};
+
+	return ps_cli_each_hex(q->hex, answer, &answers);
+}
+
+/* What is missing would look like a truncated packet. */
+static int check_whole(const struct question *q, size_t n, const struct pcap_pkthdr *header)
+{
+	if (header->caplen >= header->len)
+		return PS_EXIT_DONE;
+	return ps_cli_fail(PS_EXIT_USE,
+			   "%s: frame %zu: only %u of its %u bytes were captured; capture whole "
+			   "frames, as tcpdump does with -s 0",
+			   q->pcap, n, header->caplen, header->len);
+}
+
+static int trace_captured(const struct scene *scene, const struct question *q, pcap_t *capture,
+			  json_t *rows)
+{
+	struct answers answers = {scene, q, rows};
+	struct pcap_pkthdr *header;
+	const unsigned char *frame;
+	size_t n = 0;
+	int code = PS_EXIT_DONE, next = 0;
+
+	while (code == PS_EXIT_DONE && (next = pcap_next_ex(capture, &header, &frame)) == 1) {
+		code = check_whole(q, ++n, header);
+		if (code == PS_EXIT_DONE)
+			code = answer(frame, header->caplen, &answers);
+	}
+	if (code == PS_EXIT_DONE && next == PCAP_ERROR)
+		return ps_cli_fail(PS_EXIT_USE, "%s: after frame %zu: %s", q->pcap, n,
+				   pcap_geterr(capture));
+	return code;
+}
+
 static int trace_pcap(const struct scene *scene, const struct question *q, json_t *rows)
 {
 	char error[PCAP_ERRBUF_SIZE];
 	pcap_t *capture = pcap_open_offline(q->pcap, error);
-	struct pcap_pkthdr *header;
-	const unsigned char *frame;
-	int code = PS_EXIT_DONE;
+	int code;
 
 	if (!capture)
 		return ps_cli_fail(PS_EXIT_USE, "cannot read capture: %s", error);
 	if (pcap_datalink(capture) != DLT_EN10MB)
 		code = ps_cli_fail(PS_EXIT_USE, "%s is not a capture of Ethernet frames", q->pcap);
-	while (code == PS_EXIT_DONE && pcap_next_ex(capture, &header, &frame) == 1) {
-		json_t *row = trace_frame(scene, q, frame, header->caplen);
-
-		if (!row || json_array_append_new(rows, row) < 0)
-			code = PS_EXIT_REFUSED;
-	}
+	else
+		code = trace_captured(scene, q, capture, rows);
 	pcap_close(capture);
 	return code;
+}
+
+static int trace(const struct scene *scene, const struct question *q, json_t *rows)
+{
+	if (q->hex)
+		return trace_hex(scene, q, rows);
+	return q->pcap ? trace_pcap(scene, q, rows) : trace_flags(scene, q, rows);
 }
 
 static int run_trace(const struct ps_cli *cli, int argc, char **argv)
@@ -307,7 +387,7 @@ static int run_trace(const struct ps_cli *cli, int argc, char **argv)
 	if (r == PS_EXIT_DONE)
 		r = set_scene(cli, &q, &scene);
 	if (r == PS_EXIT_DONE)
-		r = q.pcap ? trace_pcap(&scene, &q, rows) : trace_flags(&scene, &q, rows);
+		r = trace(&scene, &q, rows);
 	if (r == PS_EXIT_DONE)
 		return ps_cli_print_rows(cli, rows, columns, PS_N_ELEMENTS(columns));
 	json_decref(rows);
@@ -316,9 +396,10 @@ static int run_trace(const struct ps_cli *cli, int argc, char **argv)
 
 const struct ps_verb ps_verbs_trace[] = {
 	{NULL, "trace",
-	 "[--plan FILE] [--at HOST] [--protocol P] --from A:PORT --to A:PORT | --pcap FILE",
+	 "[--plan FILE] [--at HOST] [--protocol P] --from A:PORT --to A:PORT | --hex FRAME | --pcap FILE",
 	 "Say where a packet would go, and why",
-	 "The packet is described by flags, or read from a capture of Ethernet frames. It\n"
+	 "The packet is described by flags, or given as an Ethernet frame: in hex (`-`: frames\n"
+	 "on standard input, one a line) or in a capture. Fragments are known by those before. It\n"
 	 "arrives at HOST (default: this host; with --plan the plan's first). P is tcp, udp,\n"
 	 "echo-reply or echo-request; for the last two the port is the identifier.\n"
 	 "  --unexpected   suppose that no socket of the owner knows the conversation\n"

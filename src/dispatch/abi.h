@@ -31,7 +31,8 @@ enum {
 	PS_PEERS_MAX = PS_GROUPS_MAX * PS_GROUP_SIZE,
 	PS_OWNER_NONE = 0,
 	PS_INDEX6_PROBES = 8,
-	PS_GUE_PORT = 6080, /* no steps left; 6079: one; 6078: two (design.md §3) */
+	PS_BLOCKS_NEAR = 64, /* those with lower numbers are read without a look-up */
+	PS_GUE_PORT = 6080,  /* no steps left; 6079: one; 6078: two (design.md §3) */
 	PS_GUE_STEPS_MAX = 2,
 	PS_REJECTS_PER_S = 1000, /* preset, per CPU; as net.ipv4.icmp_msgs_per_sec */
 	PS_OVERHEAD_V4 = 28,     /* outer IPv4 and UDP header, bytes */
@@ -66,7 +67,7 @@ enum {
 	X(DROP_TRUNCATED, "drop_truncated", "packet ends before its headers say")                  \
 	X(DROP_HEADER, "drop_header", "malformed IP or TCP header")                                \
 	X(DROP_INNER, "drop_inner",                                                                \
-	  "encapsulated packet is malformed, or not to a shared address")                          \
+	  "encapsulated packet is malformed, from a shared address or not to one")                 \
 	X(DROP_STRANGER, "drop_stranger", "encapsulated by an address that is no host of ours")    \
 	X(DROP_TOO_BIG, "drop_too_big",                                                            \
 	  "does not fit the underlay once encapsulated, not answered")                             \
@@ -92,8 +93,9 @@ enum ps_dispatch_flags {
 	PS_ADDRESS_SILENT = 4, /* pool says `echo: drop` */
 };
 
-/* ps_address.bits of a block whose addresses differ: row is the number of their 256 elements. */
-enum { PS_BLOCK_MIXED = 31 };
+/* Blocks: in ps_address.row_bits of one whose addresses are alike.  Of another row is the number of their
+ * 256 elements; 0: none. */
+enum { PS_BLOCK_ALIKE = 0x80 };
 
 /* Element of map `index6`: a /112 with shared addresses, at its hash or up to 7 places behind it.
  * Its block is one of `blocks`, as that of an IPv4 /16 is. */
@@ -110,7 +112,7 @@ _Static_assert(sizeof(struct ps_index6) == 24, "map value layout is ABI");
 struct ps_address {
 	__u32 row;     /* first element in `owners` */
 	__u8 group;    /* its owner bytes mean peers of this; 0: it is at another site */
-	__u8 row_bits; /* of blocks: 1 << row_bits elements later the next address's row begins */
+	__u8 row_bits; /* of blocks: 1 << row_bits elements later the next address\'s row begins */
 	__u8 site;     /* index of the site the address is at */
 	__u8 bits;     /* shift (low 5 bits), enum ps_dispatch_flags << 5; 0: not shared */
 } __attribute__((aligned(8)));

@@ -114,7 +114,9 @@ PS_STAGE(ps_too_big)
 
 	if (v->may_split)
 		return ps_part(frame, v, mtu);
-	if (v->flow.is_icmp == PS_IS_ERROR || !ps_has_sender(frame, v))
+	/* A later fragment may be one of an ICMP error (RFC 1122 §3.2.2). */
+	if (v->flow.is_icmp == PS_IS_ERROR || (!v->is_v6 && v->form == PS_FORM_LATER) ||
+	    !ps_has_sender(frame, v))
 		return PS_REASON_DROP_TOO_BIG;
 	v->quote_len = ps_quote_of(v);
 	v->answer_mtu = (__u16)(v->is_v6 && mtu < PS_MTU_MIN_V6 ? PS_MTU_MIN_V6 : mtu);

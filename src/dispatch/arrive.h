@@ -18,12 +18,17 @@ PS_INLINE __u32 ps_unwrap(struct ps_frame *frame, struct ps_verdict *v)
 	if ((const void *)(ip + 1) > end)
 		return PS_REASON_DROP_INNER;
 	v->is_v6 = ip->version == 6;
-	if (!v->is_v6)
-		return ps_look_address(frame, ip->daddr, &v->address) ? PS_UNDECIDED
-								      : PS_REASON_DROP_INNER;
+	if (!v->is_v6) /* no host talks to a shared address from one: that would be forged */
+		return !ps_look_address(frame, ip->saddr, &v->address) &&
+				       ps_look_address(frame, ip->daddr, &v->address)
+			       ? PS_UNDECIDED
+			       : PS_REASON_DROP_INNER;
 	if ((const void *)(ip6 + 1) > end)
 		return PS_REASON_DROP_INNER;
-	return ps_look_address6(frame, ip6->dst, &v->address) ? PS_UNDECIDED : PS_REASON_DROP_INNER;
+	return !ps_look_address6(frame, ip6->src, &v->address) &&
+			       ps_look_address6(frame, ip6->dst, &v->address)
+		       ? PS_UNDECIDED
+		       : PS_REASON_DROP_INNER;
 }
 
 PS_INLINE __u32 ps_accept_outer(struct ps_frame *frame, const struct ps_outer *outer,

@@ -26,6 +26,7 @@ const volatile bool observe = false;
 /* Global variables (map `bss`) are read without a look-up, so all that every packet reads is here. */
 __u32 index16[65536];
 struct ps_dispatch_config config;
+struct ps_address near_blocks[PS_BLOCKS_NEAR * 256]; /* the first of `blocks` */
 struct ps_peer peers[PS_PEERS_MAX];
 struct ps_peer6 peers6[PS_PEERS_MAX];
 
@@ -163,21 +164,30 @@ PS_INLINE const struct ps_dispatch_config *ps_look_config(struct ps_frame *frame
 	return &config;
 }
 
-/* The address with these last 16 bits, within a /16 or /112. */
-PS_INLINE int find_in(__u32 number, __u32 low, struct ps_address *ret)
+PS_INLINE const struct ps_address *look_block(__u32 number, __u32 low)
 {
 	__u32 key = number << 8 | (low >> 8 & 255);
-	const struct ps_address *block, *address;
 
-	if (!number)
+	ps_hide(key); /* else clang checks parts of it, which Linux 6.1 cannot follow */
+	if (ps_likely(key < PS_BLOCKS_NEAR * 256))
+		return &near_blocks[key];
+	return bpf_map_lookup_elem(&blocks, &key);
+}
+
+/* The address with these last 16 bits, within a /16 or /112; number 0 is of none. */
+PS_INLINE int find_in(__u32 number, __u32 low, struct ps_address *ret)
+{
+	const struct ps_address *block = look_block(number, low), *address;
+	__u32 key;
+
+	if (!block)
 		return 0;
-	block = bpf_map_lookup_elem(&blocks, &key);
-	if (!block || !block->bits)
-		return 0;
-	if (ps_likely(block->bits != PS_BLOCK_MIXED)) {
+	if (ps_likely(block->row_bits & PS_BLOCK_ALIKE)) {
 		*ret = ps_address_in(block, low);
 		return 1;
 	}
+	if (!block->row)
+		return 0;
 	key = block->row << 8 | (low & 255);
 	address = bpf_map_lookup_elem(&addresses, &key);
 	if (!address || !address->bits)
@@ -228,11 +238,13 @@ PS_INLINE __u8 ps_look_owner(struct ps_frame *frame, const struct ps_address *ad
 
 PS_INLINE const struct ps_peer *ps_look_peer(struct ps_frame *frame, __u32 i)
 {
+	ps_hide(i); /* else clang masks before it adds, which Linux 6.1 cannot follow */
 	return &peers[i % PS_PEERS_MAX];
 }
 
 PS_INLINE const struct ps_peer6 *ps_look_peer6(struct ps_frame *frame, __u32 i)
 {
+	ps_hide(i); /* else clang masks before it adds, which Linux 6.1 cannot follow */
 	return &peers6[i % PS_PEERS_MAX];
 }
 

@@ -45,6 +45,7 @@
 #include "base/own.h"
 #include "base/say.h"
 #include "dispatch/load.h"
+#include "dispatch/name.h"
 #include "dispatch/steer.h"
 
 int ps_dispatch_program_fd(const struct ps_dispatch *dispatch)
@@ -93,23 +94,12 @@ static int replace(int prog_fd, unsigned ifindex, const char *path)
 	return unlink(path) < 0 ? -errno : 0;
 }
 
-static void name_of(__u32 id, char ret[BPF_OBJ_NAME_LEN + 3])
-{
-	ps_auto_fd int fd = bpf_prog_get_fd_by_id(id);
-	struct bpf_prog_info info = {0};
-	__u32 len = sizeof(info);
-
-	ret[0] = '\0'; /* naming a program needs more privileges than loading one */
-	if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0)
-		snprintf(ret, BPF_OBJ_NAME_LEN + 3, "'%s' ", info.name);
-}
-
 /* -EBUSY when a program is on the interface already. */
 static int refuse_foreign(unsigned ifindex, const char *ifname, char **ret_message)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, query);
 	int r = bpf_xdp_query((int)ifindex, 0, &query);
-	char name[BPF_OBJ_NAME_LEN + 3];
+	char name[BPF_OBJ_NAME_LEN] = "";
 	__u32 id = query.prog_id;
 
 	if (r < 0)
@@ -119,9 +109,9 @@ static int refuse_foreign(unsigned ifindex, const char *ifname, char **ret_messa
 		id = query.drv_prog_id ? query.drv_prog_id : query.skb_prog_id;
 	if (!id)
 		return 0;
-	name_of(id, name);
+	(void)ps_program_name(id, name); /* its id must do then */
 	return ps_say(ret_message, -EBUSY,
-		      "XDP program %s(id %u) is already attached to %s: detach it first, "
+		      "XDP program '%s' (id %u) is already attached to %s: detach it first, "
 		      "e.g. ip link set dev %s xdp off",
 		      name, id, ifname, ifname);
 }

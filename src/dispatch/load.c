@@ -137,7 +137,12 @@ static int set_sizes(const struct ps_dispatch_bpf *skel, const struct ps_table *
 /* table.c keeps to the sizes. */
 static void fill_globals(struct ps_dispatch_bpf__bss *bss, const struct ps_table *table)
 {
+	size_t n_near = table->n_blocks;
+
 	memcpy(bss->index16, table->index, sizeof(bss->index16));
+	memcpy(bss->near_blocks, table->blocks,
+	       (n_near < PS_BLOCKS_NEAR ? n_near : PS_BLOCKS_NEAR) * 256 *
+		       sizeof(bss->near_blocks[0]));
 	memcpy(bss->peers, table->peers, table->n_peers * sizeof(bss->peers[0]));
 	memcpy(bss->peers6, table->peers6, table->n_peers * sizeof(bss->peers6[0]));
 	bss->config = table->config;

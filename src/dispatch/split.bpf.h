@@ -63,17 +63,27 @@ PS_INLINE int put_piece(struct __sk_buff *skb, const struct ps_split_head *whole
 	return (int)bpf_skb_store_bytes(skb, 0, head.bytes, head_len, 0);
 }
 
+/* n, of 1 to max, a power of two, as the verifier of Linux 6.1 must see it: comparing with 0 does not
+ * tell it that a length is not 0. */
+PS_INLINE __u32 ps_some(__u32 n, __u32 max)
+{
+	n--;
+	ps_hide(n);
+	n &= max - 1;
+	return n + 1;
+}
+
 /* Sends the first piece, and leaves the other in skb. */
 PS_INLINE int split(struct __sk_buff *skb, const struct ps_split_note *note)
 {
-	__u32 head_len = note->head_len & (PS_SPLIT_HEAD_MAX - 1), first_len = note->first_len;
+	__u32 head_len = ps_some(note->head_len, PS_SPLIT_HEAD_MAX), first_len = note->first_len;
 	__u32 rest_len = note->rest_len, zero = 0;
 	struct ps_split_rest *rest = bpf_map_lookup_elem(&rests, &zero);
 	struct ps_split_head head;
 
-	ps_hide(rest_len); /* else its bounds are checked on a copy that the verifier does not know */
-	if (!rest || !head_len || !rest_len || rest_len > PS_SPLIT_REST_MAX)
+	if (!rest || !rest_len || rest_len > PS_SPLIT_REST_MAX)
 		return -1;
+	rest_len = ps_some(rest_len, PS_SPLIT_REST_MAX);
 	__builtin_memset(&head, 0, sizeof(head));
 	if (is_unfinished(skb) || bpf_skb_load_bytes(skb, 0, head.bytes, head_len) ||
 	    bpf_skb_load_bytes(skb, head_len + first_len, rest->bytes, rest_len))

@@ -96,7 +96,7 @@ PS_INLINE void ps_read_outer6(const struct ps_ip6 *ip, const void *end,
 	if (!ps_is_same6(ip->dst, config->underlay6) && !ps_is_same6(ip->dst, config->edge6))
 		return;
 	if (ps_check_ip6(ip, end) == PS_UNDECIDED)
-		ps_read_gue((const void *)(ip + 1), end, sizeof(*ip), ps_be16(ip->payload_len),
+		ps_read_gue((const void *)(ip + 1), end, sizeof(*ip), ps_len16(ip->payload_len),
 			    ret);
 }
 

@@ -106,7 +106,7 @@ PS_INLINE int ps_fragment_is_sound6(const struct ps_walk *walk, __u32 ip_len)
 /* Judges the fixed header, whose bytes are readable. */
 PS_INLINE __u32 ps_check_ip6(const struct ps_ip6 *ip, const void *end)
 {
-	const __u8 *behind = (const __u8 *)(ip + 1) + ps_be16(ip->payload_len);
+	const __u8 *behind = (const __u8 *)(ip + 1) + ps_len16(ip->payload_len);
 
 	if ((ip->word & ps_be32(0xf0000000)) != ps_be32(0x60000000))
 		return PS_REASON_DROP_HEADER;

@@ -230,10 +230,8 @@ static bool find_in(const struct ps_table *table, size_t number, uint32_t low,
 	const struct ps_address *block = block_of(table, number, low);
 	struct ps_address address;
 
-	if (!block->bits)
-		return false;
-	address = block->bits == PS_BLOCK_MIXED ? elements_of(table, block)[low & 255]
-						: ps_address_in(block, low);
+	address = block->row_bits & PS_BLOCK_ALIKE ? ps_address_in(block, low)
+						   : elements_of(table, block)[low & 255];
 	if (address.bits)
 		*ret = address;
 	return address.bits;
@@ -280,13 +278,12 @@ static int make_mixed(struct ps_table *table, size_t number, uint32_t low, struc
 	struct ps_address *block = block_of(table, number, low);
 	int r;
 
-	if (!block->bits) {
+	if (!block->row) {
 		r = grow(&table->addresses, &table->n_address_blocks, 1,
 			 PS_BLOCK * sizeof(*table->addresses));
 		if (r < 0)
 			return r;
-		*block = (struct ps_address){.row = (__u32)table->n_address_blocks - 1,
-					     .bits = PS_BLOCK_MIXED};
+		block->row = (__u32)table->n_address_blocks - 1;
 	}
 	*ret = block;
 	return 0;
@@ -321,6 +318,7 @@ static void merge_block(struct ps_table *table, struct ps_address *block)
 	if (block->row == table->n_address_blocks - 1)
 		table->n_address_blocks--;
 	*block = first;
+	block->row_bits |= PS_BLOCK_ALIKE;
 }
 
 /* Moves all /112s of an index to a wider one; false: not all are within reach there. */

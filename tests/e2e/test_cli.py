@@ -13,7 +13,8 @@ from conftest import ONE_SITE
 from hostside import WEB
 
 VERBS = ["plan check", "plan deal", "plan show", "plan diff", "plan apply", "plan rollback", "plan history", "show sites",
-         "show hosts", "show pools", "show classes", "show addresses", "show slices", "show counters", "show plane",
+         "show hosts", "show pools", "show classes", "show addresses", "show uplinks", "show slices", "show counters",
+         "show plane",
          "who", "trace", "run", "status", "events", "attach", "detach", "lab up", "lab down", "lab exec", "lab status"]
 
 
@@ -64,7 +65,8 @@ def test_every_verb_has_help(verb):
     ["plan", "check", "/nowhere"], ["who"], ["who", "198.51.100.1"], ["who", "198.51.100.1:70000"], ["who", "x:1"],
     ["trace"], ["trace", "--from", "x"], ["trace", "--nonsense"], ["run"], ["run", "--tag", "x", "--", "true"],
     ["run", "--mark", "x", "--", "true"], ["run", "--nonsense", "--", "true"], ["events", "-x"], ["status", "x"],
-    ["detach", "x"], ["attach", "x"], ["show", "counters", "x"], ["show", "slices", "x"], ["plan", "history", "x"],
+    ["detach", "x"], ["attach", "x"], ["show", "counters", "x"], ["show", "slices", "x"], ["show", "uplinks", "x"],
+    ["plan", "history", "x"],
     ["status", "--instance"], ["plan", "check", "--store"],
 ])
 def test_wrong_use_ends_with_1_and_one_helpful_line(args):
@@ -77,7 +79,8 @@ def test_no_argument_at_all_shows_the_overview_and_ends_with_1():
     assert done.returncode == 1 and done.stderr.startswith("usage: portslice")
 
 
-@pytest.mark.parametrize("args", [["status"], ["events"], ["events", "-f"], ["attach"], ["show", "slices"], ["plan", "show"],
+@pytest.mark.parametrize("args", [["status"], ["events"], ["events", "-f"], ["attach"], ["show", "slices"], ["show", "uplinks"],
+                                  ["plan", "show"],
                                   ["show", "counters"], ["show", "hosts"], ["who", "198.51.100.1:2048"],
                                   ["run", "--", "true"], ["trace", "--from", "1.2.3.4:1", "--to", "1.2.3.4:2"]])
 def test_without_a_daemon_verbs_that_ask_it_end_with_4_and_say_where_it_should_be(args):
@@ -120,13 +123,23 @@ def test_a_table_and_its_json_hold_the_same_facts(lab, verb):
     assert rows and set(rows[0]) >= set(TABLES[verb])
 
 
+UPLINK = {"name": "eth0", "present": True, "xdp": "native", "lro": False, "kind": "veth", "master": None, "master_kind": None,
+          "note": None}
+
+
+def test_show_uplinks_says_how_the_dispatcher_runs_there(lab):
+    assert hostside.asked(lab, "lhr1", "show", "uplinks") == [UPLINK]
+    assert table(hostside.cli(lab, "lhr1", "show", "uplinks").stdout) == [
+        ["UPLINK", "PRESENT", "XDP", "LRO", "KIND", "MASTER", "NOTE"], ["eth0", "yes", "native", "no", "veth", "-", "-"]]
+
+
 def test_status_in_words_and_json_is_the_same(lab):
     lab.wait(lambda: all(peer["plan"] == "agrees" for peer in hostside.status(lab, "lhr1")["peers"]), 5, "all agree")
     said, known = hostside.cli(lab, "lhr1", "status").stdout, hostside.status(lab, "lhr1")
     shown = dict(line.split(None, 1) for line in said.splitlines())
     for key in ("host", "state", "instance", "store", "digest", "revision", "version"):
         assert shown[key] == str(known[key])
-    assert json.loads(shown["uplinks"]) == known["uplinks"] == [{"name": "eth0", "present": True, "xdp": "native"}]
+    assert json.loads(shown["uplinks"]) == known["uplinks"] == [UPLINK]
     assert not set(shown) & {"refusal", "store_trouble", "host_trouble"}
     assert {(row["host"], row["plan"]) for row in hostside.asked(lab, "lhr1", "show", "hosts")} == \
         {("lhr1", "here"), ("lhr2", "agrees"), ("lhr3", "agrees")}

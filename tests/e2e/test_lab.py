@@ -435,7 +435,7 @@ def test_the_plan_divides_the_shared_prefix_among_sites_and_countries(can_lab):
     ("203.0.113.2/30", "203.0.113.2/30 2001:db8::/129", "or two"),
     ("203.0.113.2/30", "203.0.113.2/30 2001:db8::2/64", "web1:eth0: with `shared6`"),
     ("shared: 198.51.100.0/24", "", "shared"),
-    ("client1: {}", "client1: {}\n  web2: {}", "exactly one link"),
+    ("client1: {}", "client1: {}\n  web2: {}", "more links than one"),
 ])
 def test_a_mistake_in_a_topology_is_named(tmp_path, old, new, complaint):
     text = ONE_SITE.read_text()

@@ -111,7 +111,7 @@ def test_an_xdp_program_of_others_is_named_and_nothing_is_half_done(bare):
         except Exception:
             return None
     said = bare.wait(refusal, 5, "refused")
-    assert f"(id {number}) is already attached to eth0: detach it first, e.g. ip link set dev eth0 xdp off" in said
+    assert f"XDP program 'lab_pass' (id {number}) is already attached to eth0: detach it first, e.g. ip link set dev eth0 xdp off" in said
     assert {**hostside.snapshot(bare, "lhr1"), "pins": theirs["pins"]} == theirs
     bare.run("lhr1", ["ip", "link", "set", "eth0", "xdp", "off"])
     bare.wait(lambda: hostside.status(bare, "lhr1")["state"] == "attached", 8, "attached by itself")
@@ -126,6 +126,8 @@ def test_an_uplink_whose_driver_has_no_xdp_is_served_in_generic_mode(bare):
     hostside.apply(bare, plan)
     assert {uplink["name"]: uplink["xdp"] for uplink in hostside.status(bare, "lhr1")["uplinks"]} == \
         {"eth0": "native", "dum0": "generic"}
+    notes = {uplink["name"]: uplink["note"] for uplink in hostside.asked(bare, "lhr1", "show", "uplinks")}
+    assert notes == {"eth0": None, "dum0": "bridge has no native XDP: packets cost several times as much"}
     hostside.apply(bare, bare.plan)
     assert "xdp" not in bare.run("lhr1", ["ip", "link", "show", "dum0"]).stdout  # left by the new plan
     bare.run("lhr1", ["ip", "link", "del", "dum0"])

@@ -66,14 +66,24 @@ def _ipv4(data: bytes, at: int, outer: Outer | None = None) -> Packet:
     return Packet(source, sport, destination, dport, protocol, flags, seq, ack, outer)
 
 
+def timed(path: Path):
+    """(seconds since 1970, frame as far as it was captured) for each whole record of a pcap, that may still grow."""
+    data, at = path.read_bytes(), 24
+    while at + RECORD.size <= len(data):
+        seconds, micros, length, _ = RECORD.unpack_from(data, at)
+        at += RECORD.size + length
+        if at <= len(data):
+            yield seconds + micros / 1e6, data[at - length:at]
+
+
+def macs(frame: bytes) -> tuple:
+    """(destination, source)."""
+    return frame[:6].hex(":"), frame[6:12].hex(":")
+
+
 def frames(path: Path):
     """Every Ethernet frame of a pcap, as far as it was kept, in order."""
-    data, at = path.read_bytes(), 24
-    while at < len(data):
-        length = RECORD.unpack_from(data, at)[2]
-        at += RECORD.size
-        yield data[at:at + length]
-        at += length
+    return (frame for _, frame in timed(path))
 
 
 def read(path: Path) -> list:

@@ -61,6 +61,7 @@ struct packet {
 	/* IPv6, from PEER6 to 2001:db8::dst6; of the above, what IPv6 has counts. */
 	bool v6;
 	unsigned dst6;        /* preset: 1 */
+	unsigned src6;        /* from 2001:db8::src6 instead */
 	bool to_underlay;     /* to 2001:db8:a:: and dst6, about a packet from there to NEIGHBOUR */
 	unsigned src6_first;  /* first 16 bits of the source */
 	bool src6_none;       /* from :: */
@@ -289,6 +290,8 @@ static inline void put_head6(unsigned char *at, const struct packet *p, unsigned
 	at[6] = (unsigned char)next;
 	at[7] = 63;
 	put_ip6(at + 8, 0xffff, 0x200);
+	if (p->src6)
+		put_ip6(at + 8, 0, p->src6);
 	if (p->src6_first)
 		put16(at + 8, p->src6_first);
 	if (p->src6_none)

@@ -304,8 +304,12 @@ static void without_room_for_metadata_a_packet_is_dropped_as_too_big(void **stat
 		    .data_out = out, .data_size_out = sizeof(out), .ctx_in = &context,
 		    .ctx_size_in = sizeof(context), .repeat = 1);
 
+	int r = bpf_prog_test_run_opts(ps_dispatch_program_fd(kernel), &opts);
+
 	(void)state;
-	assert_int_equal(bpf_prog_test_run_opts(ps_dispatch_program_fd(kernel), &opts), 0);
+	if (r == -EINVAL) /* Linux 6.1 lets a test run have 32 bytes of metadata at most */
+		skip();
+	assert_int_equal(r, 0);
 	assert_int_equal(opts.retval, XDP_DROP);
 	assert_int_equal(counter(PS_REASON_DROP_TOO_BIG), before + 1);
 }
