@@ -46,7 +46,7 @@ struct ps_service_value {
 	  "every port left is bound by another socket of this host: EADDRNOTAVAIL")              \
 	X(STRAY, "stray", "port passed by: a socket that has no claim is connected with it")     \
 	X(NO_SLICE, "no_slice", "the class's pool has no slice on this host: EADDRNOTAVAIL")     \
-	X(NO_MEMORY, "no_memory", "the ledger has no room for another page: ENOBUFS")                      \
+	X(NO_MEMORY, "no_memory", "the ledger has no room for another page: ENOBUFS")            \
 	X(REFUSED_PORT, "refused_port",                                                          \
 	  "socket is bound outside this host's slices: EADDRNOTAVAIL")                           \
 	X(REFUSED_SHARED, "refused_shared", "destination is a shared address: ECONNREFUSED")     \

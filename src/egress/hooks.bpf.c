@@ -19,7 +19,7 @@
  * alone; the last two act on sockets with our storage only.
  *
  * Stack: 512 bytes for a chain of calls, each rounded up to 32 on Linux 6.1; the deepest, connect()
- * through ps_attempt_narrow(), has 480.
+ * through ps_attempt_narrow(), has 512.
  */
 #include "egress/call.bpf.h"
 #include "egress/socket.bpf.h"

@@ -64,13 +64,13 @@ PS_PURE struct ps_page_draw ps_page_draw(struct ps_page *page)
  * verifier would look at each word both ways. */
 PS_PURE __u64 ps_ones_from(__s64 n)
 {
-	__s64 below = n >> 63, beyond;
+	__s64 below = n >> 63, rest;
 
 	__asm__ volatile("" : "+r"(below));
 	n &= ~below;
-	beyond = (63 - n) >> 63;
-	__asm__ volatile("" : "+r"(beyond));
-	return ~0ull << (n & 63) & ~(__u64)beyond;
+	rest = 63 - n;
+	__asm__ volatile("" : "+r"(rest));
+	return ~0ull << (n & 63) & ~(__u64)(rest >> 63);
 }
 
 /* Bits of word w that are drawn. */
@@ -104,12 +104,15 @@ PS_PURE int ps_bits_draw(struct ps_page *page, __u32 n_words, __u32 from, int wr
 	__u32 start = (from >> 6) & (n_words - 1);
 	__u32 last = wraps ? n_words : n_words - 1 - start;
 
-	for (__u32 i = 0; i <= n_words && i <= last; i++) {
-		__u32 w = (start + i) & (n_words - 1);
+	for (__u32 i = 0; i <= n_words; i++) {
+		__u32 w = (start + i) & (n_words - 1), nth = i;
 		__u64 free = ~PS_LOAD(words[w]) & ps_draw_mask(&draw, w) & mask;
 		__u64 one = free & -free;
 
 		mask = ~0ull;
+		__asm__ volatile("" : "+r"(nth)); /* else clang counts down from last, unbounded */
+		if (nth > last)
+			return -1;
 		if (one && !(__sync_fetch_and_or(&words[w], one) & one))
 			return (int)(w * 64 + ps_bit_index(one));
 	}

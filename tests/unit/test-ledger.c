@@ -27,6 +27,7 @@ enum {
 	N_THREADS = 3,
 	N_ROUNDS = 100000,
 	N_HELD = 4,
+	TRIES = 10, /* of the control: threads may hardly meet on a busy machine */
 };
 
 /* A map of pages: elements are used again at once, and looked up without a lock. */
@@ -255,7 +256,7 @@ static void no_port_is_given_twice_and_none_is_lost(void **state)
 	(void)state;
 	run(false);
 	assert_true(n_claims > N_ROUNDS);
-	assert_true(n_kills > 1000);
+	assert_true(n_kills > 100);
 	assert_true(n_taken > 0);
 	assert_true(n_full > 0);
 	assert_int_equal(n_doubles, 0);
@@ -265,9 +266,14 @@ static void no_port_is_given_twice_and_none_is_lost(void **state)
 
 static void the_naive_way_fails_this_very_test(void **state)
 {
+	unsigned long bad = 0;
+
 	(void)state;
-	run(true);
-	assert_true(n_doubles + n_lost + n_left() > 0);
+	for (unsigned i = 0; i < TRIES && !bad; i++) {
+		run(true);
+		bad = n_doubles + n_lost + n_left();
+	}
+	assert_true(bad > 0);
 }
 
 /* Marks [60, 60 + n) of page `key` as far as they can be claimed. */
