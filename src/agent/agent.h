@@ -98,7 +98,7 @@ struct ps_agent {
 	bool detached;             /* by the operator: follow nothing until `attach` */
 	bool tend_armed;
 	unsigned ticks;
-	uint64_t n_no_memory; /* pages that could not be made, at the last tick */
+	uint64_t n_no_memory;  /* pages that could not be made, at the last tick */
 	uint64_t usage_due_ms; /* when to look again which slices are in use */
 	bool ready_sent;
 };

@@ -21,7 +21,7 @@ struct ps_dispatch_options {
 	const char *pin_dir; /* below a bpffs, exists; links, counters are pinned here */
 	/* Maps of ports in use (egress/page.h), borrowed; -1: none. */
 	int pages_fd, wide_pages_fd;
-	bool observe;        /* count, but pass every packet */
+	bool observe; /* count, but pass every packet */
 };
 
 /* Loads one generation: program and tables, not attached.  table and options are copied from.

@@ -82,7 +82,8 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 		const struct ps_egress_slice *slice = &config->slices[i];
 
 		if (slice->shift < PS_SHIFT_MIN ||
-		    (slice->shift > PS_SHIFT_MAX && slice->shift != PS_SHIFT_WHOLE) || slice->shift > PS_SHIFT_WHOLE ||
+		    (slice->shift > PS_SHIFT_MAX && slice->shift != PS_SHIFT_WHOLE) ||
+		    slice->shift > PS_SHIFT_WHOLE ||
 		    slice->ports.first + slice->ports.count > PS_PORT_COUNT)
 			return ps_say(ret_message, -EINVAL, "slice %zu has ports %u+%u of shift %u",
 				      i, slice->ports.first, slice->ports.count, slice->shift);

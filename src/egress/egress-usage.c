@@ -78,7 +78,8 @@ int ps_egress_pages(const char *pin_dir, ps_egress_page_fn *fn, void *arg)
 		struct page_pass pass = {fn, arg, rows[i].n_words};
 
 		r = fd < 0 ? fd
-			   : for_each(fd, sizeof(struct ps_page_key), rows[i].size, pass_page, &pass);
+			   : for_each(fd, sizeof(struct ps_page_key), rows[i].size, pass_page,
+				      &pass);
 	}
 	return r;
 }
