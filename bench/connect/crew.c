@@ -125,6 +125,7 @@ int crew_do_all(const struct crew *crew, const struct world *world, const struct
 		sum.n_done += each.n_done;
 		sum.n_refused += each.n_refused;
 		sum.n_duplicates += each.n_duplicates;
+		sum.n_died += each.n_died;
 		if (!sum.first_error)
 			sum.first_error = each.first_error;
 	}

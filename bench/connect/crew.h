@@ -37,7 +37,8 @@ struct outcome {
 	unsigned n_done;       /* connections made */
 	unsigned n_refused;    /* that were not: of KNOCK those it is about, else errors */
 	int first_error;       /* errno of the first of n_refused that was not meant */
-	unsigned n_duplicates; /* two live connections with the same ends */
+	unsigned n_duplicates; /* live connections whose ends another one got as well */
+	unsigned n_died;       /* reset by the peer, so that another one could get them */
 	unsigned n_times;
 };
 

@@ -31,7 +31,7 @@
 #include "measure.h"
 #include "record.h"
 
-enum { ROUNDS = 12, PAIRS_A_ROUND = 5, LARGE_ROUNDS = 3, RECORD_ROUNDS = 9 };
+enum { ROUNDS = 12, PAIRS_A_ROUND = 5, LARGE_ROUNDS = 2, RECORD_ROUNDS = 9 };
 
 /* Ports of a host's first slice at an address that connections may not share, at most. */
 enum { EXCLUSIVE_MAX = 256 };
@@ -88,9 +88,10 @@ static void print_tables(struct results *results)
 	for (unsigned i = 0; i < N_FILLS; i++)
 		print_fill(&results->fills[i]);
 	printf("\nfour processes, three destinations: %u connects at 95 to 99 %%, %u refused, "
-	       "%llu leaked, %u duplicates\n",
+	       "%llu leaked, %u duplicates (%u were reset by the peer)\n",
 	       results->faults.n_connects, results->faults.spurious,
-	       (unsigned long long)results->faults.leaked, results->faults.duplicates);
+	       (unsigned long long)results->faults.leaked, results->faults.duplicates,
+	       results->faults.n_died);
 	printf("claim and release in BPF, ns: one destination %.0f, %u at random %.0f "
 	       "(loop %.0f, subtracted)\n",
 	       results->record.hot_ns, RECORD_SINKS, results->record.random_ns,
@@ -126,30 +127,30 @@ static int check_used(const struct fill *fill)
 }
 
 static int run_fill(const struct crew *crew, const struct world *world, struct fill *fill,
-		    uint64_t *leaked)
+		    struct faults *faults)
 {
 	int r;
 
 	fprintf(stderr, "\rbench: fill, %-30s", fill->name);
-	r = measure_fill(crew, world, fill, leaked);
+	r = measure_fill(crew, world, fill, faults);
 	return r < 0 ? r : check_used(fill);
 }
 
 static int run_rounds(const struct crew *crew, const struct world *world, unsigned rounds,
 		      struct results *results)
 {
-	uint64_t *leaked = &results->faults.leaked;
+	struct faults *faults = &results->faults;
 	int r = 0;
 
 	for (unsigned i = 0; r >= 0 && i < rounds; i++) {
 		r = measure_pairs(crew, world, PAIRS_A_ROUND, &results->pairs);
 		if (r >= 0)
-			r = run_fill(crew, world, &results->fills[FILL_SMALL], leaked);
+			r = run_fill(crew, world, &results->fills[FILL_SMALL], faults);
 		if (r >= 0 && i < LARGE_ROUNDS)
-			r = run_fill(crew, world, &results->fills[FILL_LARGE], leaked);
+			r = run_fill(crew, world, &results->fills[FILL_LARGE], faults);
 		/* Half a minute: one pass must do. */
 		if (r >= 0 && i == 0)
-			r = run_fill(crew, world, &results->fills[FILL_KERNEL], leaked);
+			r = run_fill(crew, world, &results->fills[FILL_KERNEL], faults);
 	}
 	return r;
 }

@@ -131,26 +131,37 @@ static int knock(const struct crew *crew, struct fill *fill)
 }
 
 /* Adds by how much the record differs from n_sockets. */
-static int count_leaks(const struct world *world, unsigned n_sockets, uint64_t *leaked)
+static int count_leaks(const struct world *world, unsigned n_sockets, struct faults *faults)
 {
 	uint64_t usage;
 	int r = world_usage(world, &usage);
 
 	if (r >= 0)
-		*leaked += usage > n_sockets ? usage - n_sockets : n_sockets - usage;
+		faults->leaked += usage > n_sockets ? usage - n_sockets : n_sockets - usage;
 	return r;
 }
 
-static int close_all(const struct crew *crew, const struct world *world, uint64_t *leaked)
+static void add_ends(const struct outcome *outcome, struct faults *faults)
 {
-	int r = tell_all(crew, world, (struct order){.deed = DEED_CLOSE});
+	faults->duplicates += outcome->n_duplicates;
+	faults->n_died += outcome->n_died;
+}
+
+static int close_all(const struct crew *crew, const struct world *world, struct faults *faults)
+{
+	const struct order order = {.deed = DEED_CLOSE};
+	struct outcome outcome;
+	int r = crew_do_all(crew, world, &order, &outcome);
 
 	world_drain(world);
-	return r < 0 ? r : count_leaks(world, 0, leaked);
+	if (r < 0)
+		return r;
+	add_ends(&outcome, faults);
+	return count_leaks(world, 0, faults);
 }
 
 int measure_fill(const struct crew *crew, const struct world *world, struct fill *fill,
-		 uint64_t *leaked)
+		 struct faults *faults)
 {
 	int r = tell_all(crew, world, (struct order){.deed = DEED_SPREAD});
 
@@ -161,8 +172,8 @@ int measure_fill(const struct crew *crew, const struct world *world, struct fill
 	if (r >= 0)
 		r = knock(crew, fill);
 	if (r >= 0 && fill->place != PLACE_PLAIN)
-		r = count_leaks(world, fill->n_used, leaked);
-	return r < 0 ? r : close_all(crew, world, leaked);
+		r = count_leaks(world, fill->n_used, faults);
+	return r < 0 ? r : close_all(crew, world, faults);
 }
 
 /* Until all are refused, towards each destination: who is refused before the last port is used is
@@ -181,12 +192,11 @@ static int contend(const struct crew *crew, const struct world *world, unsigned 
 		if (r < 0)
 			break;
 		faults->spurious += n_usable > outcome.n_done ? n_usable - outcome.n_done : 0;
-		faults->duplicates += outcome.n_duplicates;
 		n_held += outcome.n_done;
 	}
 	if (r >= 0)
-		r = count_leaks(world, n_held, &faults->leaked);
-	return r < 0 ? r : close_all(crew, world, &faults->leaked);
+		r = count_leaks(world, n_held, faults);
+	return r < 0 ? r : close_all(crew, world, faults);
 }
 
 static int ramp(const struct crew *crew, const struct world *world, struct order order)
@@ -217,11 +227,11 @@ static int churn(const struct crew *crew, const struct world *world, unsigned n_
 		return r;
 	faults->n_connects += outcome.n_done + outcome.n_refused;
 	faults->spurious += outcome.n_refused;
-	faults->duplicates += outcome.n_duplicates;
+	add_ends(&outcome, faults);
 	if (outcome.n_refused)
 		fprintf(stderr, "bench: churn: %u refused, the first with %s\n", outcome.n_refused,
 			strerror(outcome.first_error));
-	return close_all(crew, world, &faults->leaked);
+	return close_all(crew, world, faults);
 }
 
 int measure_faults(const struct crew *crew, const struct world *world, unsigned n_usable,

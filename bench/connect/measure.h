@@ -28,13 +28,14 @@ struct faults {
 	unsigned duplicates; /* live connections with the same ends */
 	uint64_t leaked;     /* differences of record and sockets */
 	unsigned n_connects; /* of the churn */
+	unsigned n_died;     /* connections reset by the peer while held: no fault of ours */
 };
 
 int measure_pairs(const struct crew *crew, const struct world *world, unsigned rounds,
 		  struct pairs *ret);
-/* One more pass: empty to full, then refusals; what is left in the record is added to *leaked. */
+/* One more pass: empty to full, then refusals; only the record's differences add to faults. */
 int measure_fill(const struct crew *crew, const struct world *world, struct fill *fill,
-		 uint64_t *leaked);
+		 struct faults *faults);
 /* Four processes at once against the small slice, of which n_usable ports may be shared. */
 int measure_faults(const struct crew *crew, const struct world *world, unsigned n_usable,
 		   struct faults *faults);

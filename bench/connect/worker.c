@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,20 +98,37 @@ static uint8_t *owner_of(const struct worker *worker, int fd, unsigned sink, boo
 static void keep(struct worker *worker, int fd, unsigned sink, bool is_udp, struct outcome *outcome)
 {
 	uint8_t *owner = owner_of(worker, fd, sink, is_udp);
-	uint8_t before =
-		__atomic_exchange_n(owner, (uint8_t)(worker->number + 1), __ATOMIC_SEQ_CST);
 
-	outcome->n_duplicates += before != 0;
+	__atomic_store_n(owner, (uint8_t)(worker->number + 1), __ATOMIC_SEQ_CST);
 	outcome->n_done++;
 	worker->n_to[sink]++;
 	worker->held[worker->n_held++] = (struct held){fd, (uint8_t)sink, is_udp, owner};
 }
 
-static void drop(struct worker *worker, unsigned i)
+/* A connection that the peer has reset is none, though we hold its socket. */
+static bool is_alive(const struct held *held)
 {
-	struct held *held = &worker->held[i];
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
 
-	__atomic_store_n(held->owner, 0, __ATOMIC_SEQ_CST);
+	if (held->is_udp)
+		return true;
+	return getsockopt(held->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+	       info.tcpi_state != TCP_CLOSE;
+}
+
+/* Nobody may have got the same ends while this one lived. */
+static void drop(struct worker *worker, unsigned i, struct outcome *outcome)
+{
+	uint8_t expected = (uint8_t)(worker->number + 1);
+	struct held *held = &worker->held[i];
+	bool was_alive = is_alive(held);
+
+	if (!__atomic_compare_exchange_n(held->owner, &expected, 0, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_SEQ_CST)) {
+		outcome->n_duplicates += was_alive;
+		outcome->n_died += !was_alive;
+	}
 	worker->n_to[held->sink]--;
 	close(held->fd);
 	*held = worker->held[--worker->n_held];
@@ -195,13 +213,13 @@ static void do_knock(struct worker *worker, const struct order *order, struct ou
 }
 
 /* Closes connections to the sink, any of them, until `low` are left. */
-static void shrink(struct worker *worker, unsigned sink, unsigned low)
+static void shrink(struct worker *worker, unsigned sink, unsigned low, struct outcome *outcome)
 {
 	while (worker->n_to[sink] > low) {
 		unsigned i = draw(worker, worker->n_held);
 
 		if (worker->held[i].sink == sink)
-			drop(worker, i);
+			drop(worker, i, outcome);
 	}
 }
 
@@ -212,7 +230,7 @@ static void do_churn(struct worker *worker, const struct order *order, struct ou
 		int fd, r;
 
 		if (worker->n_to[sink] >= order->high)
-			shrink(worker, sink, order->low);
+			shrink(worker, sink, order->low, outcome);
 		fd = new_socket(order->is_udp);
 		r = dial(fd, sink);
 		if (r == 0) {
@@ -224,10 +242,10 @@ static void do_churn(struct worker *worker, const struct order *order, struct ou
 	}
 }
 
-static void do_close(struct worker *worker)
+static void do_close(struct worker *worker, struct outcome *outcome)
 {
 	while (worker->n_held)
-		drop(worker, worker->n_held - 1);
+		drop(worker, worker->n_held - 1, outcome);
 }
 
 static void obey(struct worker *worker, const struct order *order, struct outcome *outcome)
@@ -252,7 +270,7 @@ static void obey(struct worker *worker, const struct order *order, struct outcom
 		do_churn(worker, order, outcome);
 		return;
 	case DEED_CLOSE:
-		do_close(worker);
+		do_close(worker, outcome);
 		return;
 	}
 }
