@@ -172,3 +172,35 @@ def test_another_slice_raises_the_ceiling_of_a_program_that_runs(bench):
     report = stop(process)
     assert (report["first_through"], report["through"], report["sources"]) == (before, 400, 400)
     plane.portslice(bench.lab, "plan", "apply", bench.lab.state / "plan.yaml")
+
+
+# -- bounds --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options, complaint", [
+    ([], "expected --to"),
+    (["--to", "10.1.1.2:80"], "10.1.1.2/32 may be somebody's: say --yes"),
+    (["--to", "100.96.0.0/19"], "100.96.0.0/19 may be somebody's: say --yes"),
+    (["--to", "192.0.2.1", "--to", "[2606:4700::1]:443"], "2606:4700::1/128 may be somebody's"),
+    (["--to", "192.0.2.1:0"], "is not a target"),
+    (["--to", "192.0.2.1:65536"], "is not a target"),
+    (["--to", "192.0.2.1/24:80"], "is not a target"),
+    (["--to", "[2001:db8::1:80"], "is not a target"),
+    (["--to", "192.0.2.1", "-n", "65537"], "from 1 to 65536"),
+    (["--to", "192.0.2.1", "--rate", "20001"], "from 1 to 20000"),
+    (["--to", "192.0.2.1", "--hold", "601"], "from 1 to 600"),
+    (["--to", "192.0.2.1", "--hold", "-1"], "from 1 to 600"),
+    (["--to", "192.0.2.1", "--no-port"], "--no-port wants --bind-first=ADDRESS"),
+    (["--to", "192.0.2.1", "--bind-first=nowhere"], "not an address to bind"),
+    (["--to", "192.0.2.1", "--bind-first=::1"], "different families"),
+    (["192.0.2.1"], "targets come with --to")])
+def test_what_is_out_of_bounds_opens_nothing_and_says_why(bench, options, complaint):
+    with bench.lab.capture("lhr1", "eth0", "tcp port 80 or tcp port 443") as port:
+        done = bench.lab.run("lhr1", [place.binary("src/cli/portslice"), "exhaust", *options], check=False)
+    assert done.returncode == 1 and complaint in done.stderr and done.stdout == "" and port.count() == 0
+
+
+def test_more_sockets_than_the_process_may_have_are_refused_before_the_first(bench):
+    argv = ["sh", "-c", 'ulimit -n 400; exec "$@"', "sh", *bench.argv("--to", ONE)]
+    done = bench.lab.run("lhr1", argv, check=False)
+    assert done.returncode == 2 and "may not have 510 sockets" in done.stderr and done.stdout == ""
