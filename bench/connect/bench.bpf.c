@@ -29,7 +29,7 @@ static __always_inline __u32 pick(__u64 nth)
 
 static long turn(__u64 nth, void *unused)
 {
-	const struct ps_choice choice = {0, 1};
+	const struct ps_choice choice = {.n = 1, .n_shared = 1792};
 	struct ps_claim_key flow = flow_of(pick(nth));
 	struct ps_ask ask = {0};
 

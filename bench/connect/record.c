@@ -45,10 +45,15 @@ static int add_slice(const struct bench_connect *skel)
 {
 	const struct ps_choice_slice slice = {.address = ps_ip16_v4(htonl(0xc6336401)),
 					      .first_port = SLICE_PORTS,
-					      .n_ports = SLICE_PORTS};
+					      .shift = 11,
+					      .n_ports = SLICE_PORTS,
+					      .n_exclusive = SLICE_PORTS / 8};
+	const struct ps_lease lease = {.state = PS_LEASE_ACTIVE};
 	__u32 first = 0;
+	int r = bpf_map_update_elem(bpf_map__fd(skel->maps.slices), &first, &slice, BPF_ANY);
 
-	return bpf_map_update_elem(bpf_map__fd(skel->maps.slices), &first, &slice, BPF_ANY);
+	return r < 0 ? r
+		     : bpf_map_update_elem(bpf_map__fd(skel->maps.leases), &first, &lease, BPF_ANY);
 }
 
 static int least(struct bench_connect *skel, struct ps_record_job job, unsigned rounds,
