@@ -37,7 +37,7 @@ struct ps_verb {
 
 /* One array for each file of verbs; the last element has no name. */
 extern const struct ps_verb ps_verbs_plan[], ps_verbs_apply[], ps_verbs_show[], ps_verbs_who[],
-	ps_verbs_trace[], ps_verbs_run[], ps_verbs_daemon[], ps_verbs_lab[];
+	ps_verbs_trace[], ps_verbs_run[], ps_verbs_exhaust[], ps_verbs_daemon[], ps_verbs_lab[];
 
 /* Says "portslice: ..." on standard error and gives `code` back. */
 int ps_cli_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
