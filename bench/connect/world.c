@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/own.h"
+#include "cgroup2.h"
 
 #define BPFFS "/sys/fs/bpf" /* one that only this process sees */
 
@@ -32,22 +33,9 @@ static int shell(const char *command)
 	return system(command) == 0 ? 0 : -EIO;
 }
 
-static const char *cgroup2(void)
-{
-	static const char *const roots[] = {"/sys/fs/cgroup/unified", "/sys/fs/cgroup"};
-	char procs[64];
-
-	for (size_t i = 0; i < PS_N_ELEMENTS(roots); i++) {
-		snprintf(procs, sizeof(procs), "%s/cgroup.procs", roots[i]);
-		if (access(procs, W_OK) == 0)
-			return roots[i];
-	}
-	return NULL;
-}
-
 int cgroups_make(struct cgroups *ret)
 {
-	const char *top = cgroup2();
+	const char *top = cgroup2_root();
 
 	if (!top)
 		return -ENOENT;

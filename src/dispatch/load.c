@@ -90,7 +90,7 @@ static int fill_sets(const struct ps_dispatch_bpf *skel, const struct ps_table *
 	for (size_t i = 0; r >= 0 && i < table->n_services; i++)
 		r = put(skel->maps.services, &table->services[i]);
 	for (size_t i = 0; r >= 0 && i < table->n_hosts; i++)
-		if (ps_table_is_source(table, &table->hosts[i]))
+		if (!ps_ip_is_none(&table->hosts[i]))
 			r = put(skel->maps.sources, &table->hosts[i]);
 	return r;
 }

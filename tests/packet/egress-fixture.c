@@ -176,6 +176,8 @@ void wait_for_claims(unsigned n)
 
 	for (int ms = 0; n_claims() != n && ms < DEADLINE_MS; ms += 5)
 		nanosleep(&tick, NULL);
+	if (n_claims() != n) /* which socket holds on to its port? */
+		(void)!system("ss -Hane >&2; nstat -az >&2");
 	assert_int_equal(n_claims(), n);
 }
 
