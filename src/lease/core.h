@@ -49,7 +49,7 @@ uint64_t ps_serve_own_until(const struct ps_lease_core *core);
 
 /* hold.c: own leases. */
 void ps_hold_poll(struct ps_lease_core *core, uint64_t now_ns, struct ps_lease_actions *ret);
-bool ps_hold_txn(struct ps_lease_core *core, uint64_t now_ns, struct ps_lease_actions *ret);
+bool ps_hold_txn(struct ps_lease_core *core);
 void ps_hold_emptied(struct ps_lease_core *core, uint32_t slot, uint64_t now_ns);
 void ps_hold_leave(struct ps_lease_core *core, uint32_t slot, bool on);
 size_t ps_hold_count(const struct ps_lease_core *core, unsigned pool);

@@ -28,7 +28,7 @@ static void say_word(struct ps_lease_actions *ret, const struct ps_lease_own *ow
 
 static void drop(struct ps_lease_core *core, size_t i, struct ps_lease_actions *ret)
 {
-	if (core->own[i].phase != PS_OWN_EMPTY && core->own[i].phase != PS_OWN_WAITING) {
+	if (core->own[i].phase != PS_OWN_WAITING && !core->own[i].is_shut) {
 		say_word(ret, &core->own[i], PS_WORD_GONE);
 		ps_lease_emit(ret, PS_LEASE_DO_DESTROY)->index = core->own[i].slot;
 	}
@@ -70,6 +70,10 @@ static void advance(struct ps_lease_core *core, struct ps_lease_own *own, uint64
 	    PS_GUARD(BARRIER, core->barrier_done_id >= own->barrier_id)) {
 		own->phase = PS_OWN_EMPTYING;
 		ps_lease_emit(ret, PS_LEASE_DO_LOOK)->index = own->slot;
+	}
+	if (own->phase == PS_OWN_EMPTY && !own->is_shut) {
+		own->is_shut = true;
+		say_word(ret, own, PS_WORD_GONE);
 	}
 	if (own->phase == PS_OWN_EMPTYING && !own->is_destroyed &&
 	    ps_lease_is_due(ret, own->since_ns + core->config.drain_ns, now_ns)) {
@@ -177,8 +181,7 @@ static void write_own(struct ps_lease_core *core, const struct ps_lease_own *own
 	record->stamp_ms = core->clock_ms;
 }
 
-static bool own_txn(struct ps_lease_core *core, struct ps_lease_own *own,
-		    struct ps_lease_actions *ret)
+static bool own_txn(struct ps_lease_core *core, const struct ps_lease_own *own)
 {
 	const struct ps_lease_slot *slot = &core->slots[own->slot];
 
@@ -197,21 +200,16 @@ static bool own_txn(struct ps_lease_core *core, struct ps_lease_own *own,
 	}
 	if (slot->record.state != PS_SLICE_DRAINING || own->phase != PS_OWN_EMPTY)
 		return false;
-	if (!own->is_shut) {
-		own->is_shut = true;
-		say_word(ret, own, PS_WORD_GONE);
-	}
 	write_own(core, own, PS_TXN_GIVE, PS_SLICE_QUARANTINE);
 	return true;
 }
 
-bool ps_hold_txn(struct ps_lease_core *core, uint64_t now_ns, struct ps_lease_actions *ret)
+bool ps_hold_txn(struct ps_lease_core *core)
 {
-	(void)now_ns;
 	if (!core->is_joined || core->is_restored || !ps_lease_is_settled(core))
 		return false;
 	for (size_t i = 0; i < core->n_own; i++)
-		if (own_txn(core, &core->own[i], ret))
+		if (own_txn(core, &core->own[i]))
 			return true;
 	return false;
 }

@@ -176,7 +176,8 @@ enum ps_lease_word { PS_WORD_ACTIVE, PS_WORD_DRAINING, PS_WORD_GONE };
 enum ps_lease_action_kind {
 	PS_LEASE_DO_TXN,      /* .txn; answer with RESULT, once */
 	PS_LEASE_DO_WORD,     /* .index, .word: what the hooks may do with this slot from now on */
-	PS_LEASE_DO_DEADLINE, /* .until_ns: all words end then, by the kernel's own clock */
+	PS_LEASE_DO_DEADLINE, /* .until_ns: the words this core has said end then, by the kernel's own
+				* clock; what a former agent left keeps the end it was told */
 	PS_LEASE_DO_ATTRACT, /* .until_ns: who announces (a child) withdraws by itself before then */
 	PS_LEASE_DO_BARRIER, /* .id: membarrier, then BARRIER */
 	PS_LEASE_DO_LOOK, /* .index: watch this slot's ports from now on, EMPTIED when none is in use */

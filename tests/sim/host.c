@@ -45,6 +45,8 @@ void host_new(struct world *world, uint32_t i)
 	memset(host->words, PS_WORD_GONE, n);
 	host->in_use = calloc(n, 1);
 	host->looking = calloc(n, 1);
+	host->until_ns = calloc(n, sizeof(*host->until_ns));
+	host->is_told = calloc(n, sizeof(*host->is_told));
 	host->owners = calloc(n, sizeof(*host->owners));
 	host->next_owners = calloc(n, sizeof(*host->next_owners));
 	host->sites = calloc(world->n_addresses, sizeof(*host->sites));
@@ -104,6 +106,8 @@ void host_start(struct world *world, uint32_t i)
 
 	init_core(world, host);
 	host->is_running = true;
+	memset(host->is_told, 0, world->n_slots * sizeof(*host->is_told));
+	host->deadline_ns = 0;
 	host->incarnation = host->timer_at = 0;
 	host->watch_at = world->now + MS + world_random(world, 50 * MS);
 	world_push(world, ITEM_WATCH, host->watch_at, i);
@@ -235,7 +239,7 @@ static void act_kernel(struct world *world, uint32_t i, const struct ps_lease_ac
 			note_wait(world, host, action->index);
 		break;
 	case PS_LEASE_DO_DEADLINE:
-		host->deadline_ns = action->until_ns;
+		kernel_deadline(world, i, action->until_ns);
 		break;
 	case PS_LEASE_DO_ATTRACT:
 		host->attract_ns = action->until_ns;

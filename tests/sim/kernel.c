@@ -7,7 +7,7 @@
 
 static bool hooks_draw(const struct world *world, const struct host *host, uint32_t slot)
 {
-	return host->words[slot] != PS_WORD_GONE && host_ns(world, host) < host->deadline_ns;
+	return host->words[slot] != PS_WORD_GONE && host_ns(world, host) < host->until_ns[slot];
 }
 
 /* Draws ports, or has connections: after the deadline delivery and guard end them within half of the
@@ -17,8 +17,8 @@ static bool uses(const struct world *world, const struct host *host, uint32_t sl
 	if (hooks_draw(world, host, slot))
 		return true;
 	return host->in_use[slot] &&
-	       (host->deadline_ns == PS_LEASE_NEVER ||
-		host_ns(world, host) < host->deadline_ns + world->config.quarantine_ns / 2);
+	       (host->until_ns[slot] == PS_LEASE_NEVER ||
+		host_ns(world, host) < host->until_ns[slot] + world->config.quarantine_ns / 2);
 }
 
 /* Whether hosts a and b see the same slot under this number. */
@@ -35,9 +35,9 @@ static size_t plane_of(const struct world *world, uint32_t host, uint32_t slot)
 
 static void note_end(struct world *world, uint32_t host, uint32_t slot)
 {
-	uint64_t ended = host_real(&world->hosts[host], world->hosts[host].deadline_ns);
+	uint64_t ended = host_real(&world->hosts[host], world->hosts[host].until_ns[slot]);
 
-	if (world->now < ended || world->hosts[host].deadline_ns == PS_LEASE_NEVER)
+	if (world->now < ended || world->hosts[host].until_ns[slot] == PS_LEASE_NEVER)
 		ended = world->now;
 	if (ended < world->truth[plane_of(world, host, slot)].ended_at)
 		return;
@@ -106,6 +106,16 @@ static void check_rest(struct world *world, uint32_t user, uint32_t slot)
 			    (double)(world->now - truth->ended_at) / 1e9, truth->ended_by);
 }
 
+void kernel_deadline(struct world *world, uint32_t i, uint64_t until_ns)
+{
+	struct host *host = &world->hosts[i];
+
+	host->deadline_ns = until_ns;
+	for (uint32_t slot = 0; slot < world->n_slots; slot++)
+		if (host->is_told[slot])
+			host->until_ns[slot] = until_ns;
+}
+
 static void leave_calls_under_way(struct world *world, uint32_t host, uint32_t slot)
 {
 	struct item *item;
@@ -122,6 +132,9 @@ void kernel_word(struct world *world, uint32_t i, uint32_t slot, unsigned word)
 	unsigned before = host->words[slot];
 
 	host->words[slot] = (uint8_t)word;
+	host->is_told[slot] = word != PS_WORD_GONE;
+	if (word != PS_WORD_GONE)
+		host->until_ns[slot] = host->deadline_ns;
 	world_tell(world, (int)i, (int)slot, "host %u: slice %u %s", i, slot,
 		   word == PS_WORD_ACTIVE     ? "in use"
 		   : word == PS_WORD_DRAINING ? "drains"
@@ -204,6 +217,8 @@ void kernel_reset(struct world *world, uint32_t i)
 			note_end(world, i, slot);
 		host->words[slot] = PS_WORD_GONE;
 		host->in_use[slot] = host->looking[slot] = 0;
+		host->until_ns[slot] = 0;
+		host->is_told[slot] = false;
 		host->owners[slot] = PS_LEASE_NOBODY;
 	}
 	host->is_announced = false;

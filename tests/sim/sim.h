@@ -98,6 +98,8 @@ struct host {
 	size_t log_read;
 	/* Kernel: what outlives the agent. */
 	uint8_t *words, *in_use, *looking;
+	uint64_t *until_ns; /* of each word */
+	bool *is_told;      /* by the agent that runs now */
 	uint16_t *owners, *sites; /* the dispatcher's table */
 	uint16_t *next_owners, *next_sites;
 	uint64_t deadline_ns, attract_ns;
@@ -191,6 +193,7 @@ void host_demand(struct world *world, uint32_t host);
 
 /* kernel.c: what the hooks and the dispatcher do, and what must hold. */
 void kernel_word(struct world *world, uint32_t host, uint32_t slot, unsigned word);
+void kernel_deadline(struct world *world, uint32_t host, uint64_t until_ns);
 void kernel_destroy(struct world *world, uint32_t host, uint32_t slot);
 /* EMPTIED, when the agent looks and no port is in use. */
 void kernel_report_empty(struct world *world, uint32_t host, uint32_t slot);
