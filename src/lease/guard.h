@@ -10,7 +10,6 @@
 #define PS_LEASE_GUARDS(X)                                                                    \
 	X(REGISTRATION, "registration", "announce only what was loaded after registering")    \
 	X(CONFIRMATION, "confirmation", "use a grant only when all dispatchers confirmed it") \
-	X(LIVE_SET, "live-set", "read the live set no older than the grant")                  \
 	X(INCARNATION, "incarnation", "believe a confirmation only of the present store")     \
 	X(LOADED, "loaded", "confirm what the kernel has, not what was read")                 \
 	X(QUARANTINE, "quarantine", "give a slice away only after its quarantine")            \

@@ -321,9 +321,8 @@ static void write_store(struct ps_lease_core *core, uint64_t now_ns, struct ps_l
 		ps_lease_emit(ret, PS_LEASE_DO_RECONNECT);
 		return;
 	}
-	if (!ps_keep_restore_txn(core) && !ps_serve_txn(core, now_ns, ret) &&
-	    !ps_hold_txn(core) && !ps_grow_txn(core, now_ns, ret) &&
-	    !ps_keep_txn(core, now_ns, ret))
+	if (!ps_keep_restore_txn(core) && !ps_serve_txn(core, now_ns, ret) && !ps_hold_txn(core) &&
+	    !ps_grow_txn(core, now_ns, ret) && !ps_keep_txn(core, now_ns, ret))
 		return;
 	core->is_busy = true;
 	core->next_id++;

@@ -170,8 +170,8 @@ static void announce(struct ps_lease_core *core, uint64_t now_ns, struct ps_leas
 {
 	/* What a restored store says is not the truth before everybody has re-asserted. */
 	if (core->dispatch != PS_DISPATCH_REGISTERED || !core->registered_revision ||
-	    !PS_GUARD(SETTLED, ps_lease_is_settled(core) &&
-				       confirmable(core) >= core->birth_revision))
+	    !PS_GUARD(SETTLED,
+		      ps_lease_is_settled(core) && confirmable(core) >= core->birth_revision))
 		return;
 	if (!PS_GUARD(REGISTRATION, confirmable(core) >= core->registered_revision) ||
 	    core->loaded_revision == 0)

@@ -205,7 +205,7 @@ static bool has_confirmed(const struct ps_lease_core *core, const struct ps_leas
 
 bool ps_view_all_confirmed(const struct ps_lease_core *core, uint64_t revision)
 {
-	if (!PS_GUARD(LIVE_SET, core->revision >= revision))
+	if (core->revision < revision)
 		return false;
 	for (size_t i = 0; i < core->n_members; i++)
 		if (!has_confirmed(core, &core->members[i], revision))

@@ -30,7 +30,7 @@ static void each_of_site(struct world *world, uint16_t site, bool on, bool is_cu
 		if (is_cut && k < n / 2 + 2)
 			host->cut += on ? 1 : -1;
 		if (!is_cut)
-			host->group = on ? k * 2 < n + 2 : 0;
+			host->group = on ? k < n / 2 + 2 : 0;
 	}
 }
 
@@ -48,6 +48,10 @@ static void set_flags(struct world *world, unsigned fault, uint32_t i, bool on)
 		break;
 	case FAULT_MOST_CUT:
 		each_of_site(world, host->site, on, true);
+		break;
+	case FAULT_APART:
+		each_of_site(world, host->site, on, true);
+		each_of_site(world, host->site, on, false);
 		break;
 	case FAULT_PEERS_SPLIT:
 		each_of_site(world, host->site, on, false);

@@ -145,10 +145,11 @@ void kernel_word(struct world *world, uint32_t i, uint32_t slot, unsigned word)
 		world->truth[plane_of(world, i, slot)].user = i;
 		host->in_use[slot] = 1;
 	} else if (word == PS_WORD_DRAINING) {
-		struct item *item = world_push(world, ITEM_HANG_UP,
-					       world->now + world_random(world, 15 * S), i);
+		bool is_idle = world_random(world, 3) == 0;
+		uint64_t most_ns = is_idle ? MS : 15 * S;
 
-		item->index = slot;
+		world_push(world, ITEM_HANG_UP, world->now + world_random(world, most_ns), i)
+			->index = slot;
 		if (before == PS_WORD_ACTIVE)
 			leave_calls_under_way(world, i, slot);
 	} else {

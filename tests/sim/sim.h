@@ -15,23 +15,24 @@
 
 enum { POOLS = 2, SLICE_PORTS = 2048 };
 
-#define FAULTS(X)                                                  \
-	X(STORE_DOWN, "store unreachable for all")                 \
-	X(HOST_CUT, "one host cut from the store")                 \
-	X(MOST_CUT, "more than half of a site cut from the store") \
-	X(PEERS_SPLIT, "a site's hosts split in two")              \
-	X(PEER_CUT, "one host cut from all others")                \
-	X(ALONE, "one host cut from store and others")             \
-	X(CRASH, "agent killed, hooks live on")                    \
-	X(REBOOT, "host reset")                                    \
-	X(STALL, "agent stopped")                                  \
-	X(SLOW_LOAD, "tables load slowly")                         \
-	X(SLOW_WATCH, "watch lags")                                \
-	X(LOSSY, "requests and answers lost or late")              \
-	X(ROLLBACK, "store restored from an old backup")           \
-	X(WALL_JUMP, "wall clock jumps a day")                     \
-	X(RETIRE, "operator drains a host, and takes it back")     \
-	X(MOVE, "operator moves an address to another site")       \
+#define FAULTS(X)                                                                 \
+	X(STORE_DOWN, "store unreachable for all")                                \
+	X(HOST_CUT, "one host cut from the store")                                \
+	X(MOST_CUT, "more than half of a site cut from the store")                \
+	X(APART, "more than half of a site cut from the store and from the rest") \
+	X(PEERS_SPLIT, "a site's hosts split in two")                             \
+	X(PEER_CUT, "one host cut from all others")                               \
+	X(ALONE, "one host cut from store and others")                            \
+	X(CRASH, "agent killed, hooks live on")                                   \
+	X(REBOOT, "host reset")                                                   \
+	X(STALL, "agent stopped")                                                 \
+	X(SLOW_LOAD, "tables load slowly")                                        \
+	X(SLOW_WATCH, "watch lags")                                               \
+	X(LOSSY, "requests and answers lost or late")                             \
+	X(ROLLBACK, "store restored from an old backup")                          \
+	X(WALL_JUMP, "wall clock jumps a day")                                    \
+	X(RETIRE, "operator drains a host, and takes it back")                    \
+	X(MOVE, "operator moves an address to another site")                      \
 	X(TWO_MOVES, "two operators move one address")
 #define FAULT_ENUM(name, text) FAULT_##name,
 enum fault { FAULTS(FAULT_ENUM) FAULT_MAX };
@@ -98,8 +99,8 @@ struct host {
 	size_t log_read;
 	/* Kernel: what outlives the agent. */
 	uint8_t *words, *in_use, *looking;
-	uint64_t *until_ns; /* of each word */
-	bool *is_told;      /* by the agent that runs now */
+	uint64_t *until_ns;       /* of each word */
+	bool *is_told;            /* by the agent that runs now */
 	uint16_t *owners, *sites; /* the dispatcher's table */
 	uint16_t *next_owners, *next_sites;
 	uint64_t deadline_ns, attract_ns;

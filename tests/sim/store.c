@@ -136,7 +136,8 @@ static void wake_watchers(struct world *world, uint16_t site)
 
 		if (host->slow_watch)
 			at += world_random(world, 5 * S);
-		if (!host->is_running || (host->watch_at && host->watch_at <= world->now + 25 * MS) ||
+		if (!host->is_running ||
+		    (host->watch_at && host->watch_at <= world->now + 25 * MS) ||
 		    (host->slow_watch && host->watch_at && host->watch_at <= at))
 			continue;
 		host->watch_at = at;
