@@ -44,6 +44,8 @@ bool ps_serve_txn(struct ps_lease_core *core, uint64_t now_ns, struct ps_lease_a
 void ps_serve_renewed(struct ps_lease_core *core, uint64_t revision, uint64_t now_ns);
 void ps_serve_reset(struct ps_lease_core *core);
 void ps_serve_peer(struct ps_lease_core *core, const struct ps_lease_event *event, uint64_t now_ns);
+/* Up to which revision the kernel's table is true. */
+uint64_t ps_serve_confirmable(const struct ps_lease_core *core);
 /* Until when the own leases last, by this host's clock. */
 uint64_t ps_serve_own_until(const struct ps_lease_core *core);
 

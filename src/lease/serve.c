@@ -15,8 +15,7 @@ uint64_t ps_serve_own_until(const struct ps_lease_core *core)
 	return until_ns > core->vote_until_ns ? until_ns : core->vote_until_ns;
 }
 
-/* Up to which revision the kernel's table is true. */
-static uint64_t confirmable(const struct ps_lease_core *core)
+uint64_t ps_serve_confirmable(const struct ps_lease_core *core)
 {
 	if (PS_GUARD(LOADED, core->loaded_revision >= core->table_revision) || core->revision == 0)
 		return core->revision;
@@ -112,7 +111,7 @@ static bool is_serving(const struct ps_lease_core *core)
 /* False: this host knew less than the store said for too long, while the store did answer. */
 static bool keeps_up(struct ps_lease_core *core, uint64_t now_ns, struct ps_lease_actions *ret)
 {
-	if (confirmable(core) >= core->mark_revision) {
+	if (ps_serve_confirmable(core) >= core->mark_revision) {
 		core->is_reconnected = false;
 		core->mark_revision = core->head_revision;
 		core->mark_ns = now_ns;
@@ -170,10 +169,10 @@ static void announce(struct ps_lease_core *core, uint64_t now_ns, struct ps_leas
 {
 	/* What a restored store says is not the truth before everybody has re-asserted. */
 	if (core->dispatch != PS_DISPATCH_REGISTERED || !core->registered_revision ||
-	    !PS_GUARD(SETTLED,
-		      ps_lease_is_settled(core) && confirmable(core) >= core->birth_revision))
+	    !PS_GUARD(SETTLED, ps_lease_is_settled(core) &&
+				       ps_serve_confirmable(core) >= core->birth_revision))
 		return;
-	if (!PS_GUARD(REGISTRATION, confirmable(core) >= core->registered_revision) ||
+	if (!PS_GUARD(REGISTRATION, ps_serve_confirmable(core) >= core->registered_revision) ||
 	    core->loaded_revision == 0)
 		return;
 	if (now_ns >= dispatch_until(core) - core->config.withdraw_ns)
@@ -222,7 +221,7 @@ static bool owes_confirmation(const struct ps_lease_core *core, uint64_t now_ns,
 	uint64_t confirmed = ps_view_self(core)->record.confirmed;
 
 	if (!is_serving(core) || confirmed >= core->grant_revision ||
-	    confirmable(core) <= confirmed)
+	    ps_serve_confirmable(core) <= confirmed)
 		return false;
 	return ps_lease_is_due(
 		ret, core->confirmed_at_ns + core->config.confirm_ns * ps_view_hosts(core), now_ns);
@@ -265,7 +264,7 @@ bool ps_serve_txn(struct ps_lease_core *core, uint64_t now_ns, struct ps_lease_a
 		.asserted = core->n_ahead == 0 ? core->incarnation : self->record.asserted,
 		.stamp_ms = core->clock_ms,
 		.acked_ms = core->acked_ms,
-		.confirmed = is_serving(core) ? confirmable(core) : 0,
+		.confirmed = is_serving(core) ? ps_serve_confirmable(core) : 0,
 		.wish_pool = core->wish_pool,
 		.wish_ms = core->wish_ms,
 		.state = PS_HOST_ALIVE,

@@ -94,7 +94,8 @@ static void see_slot(struct ps_lease_core *core, uint32_t index,
 		take_slot(core, slot, record);
 	if (revision > core->table_revision)
 		core->table_revision = revision;
-	if (record->state == PS_SLICE_GRANTED && revision > core->grant_revision)
+	if (record->state == PS_SLICE_GRANTED && record->holder != core->config.self &&
+	    revision > core->grant_revision)
 		core->grant_revision = revision;
 }
 
@@ -199,6 +200,8 @@ static bool has_confirmed(const struct ps_lease_core *core, const struct ps_leas
 
 	if (record->state != PS_HOST_ALIVE || !record->is_dispatcher)
 		return true;
+	if (member == ps_view_self(core) && core->registered_revision)
+		return PS_GUARD(CONFIRMATION, ps_serve_confirmable(core) >= revision);
 	return record->asserted == core->incarnation &&
 	       PS_GUARD(CONFIRMATION, record->confirmed >= revision);
 }
