@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "lease/core.h"
 
+static bool is_serving(const struct ps_lease_core *core)
+{
+	return core->dispatch == PS_DISPATCH_REGISTERED || core->dispatch == PS_DISPATCH_ANNOUNCED;
+}
+
 static uint64_t dispatch_until(const struct ps_lease_core *core)
 {
 	return core->renewed_sent_ns + ps_lease_shorter(core, core->config.dispatch_ns);
@@ -103,11 +108,6 @@ static void withdraw(struct ps_lease_core *core, uint64_t now_ns, struct ps_leas
 	ps_lease_emit(ret, PS_LEASE_DO_WITHDRAW);
 }
 
-static bool is_serving(const struct ps_lease_core *core)
-{
-	return core->dispatch == PS_DISPATCH_REGISTERED || core->dispatch == PS_DISPATCH_ANNOUNCED;
-}
-
 /* False: this host knew less than the store said for too long, while the store did answer. */
 static bool keeps_up(struct ps_lease_core *core, uint64_t now_ns, struct ps_lease_actions *ret)
 {
@@ -195,7 +195,8 @@ static void tell_deadlines(struct ps_lease_core *core, uint64_t now_ns,
 		core->told_until_ns = until_ns;
 		ps_lease_emit(ret, PS_LEASE_DO_DEADLINE)->until_ns = until_ns;
 	}
-	if (attract_ns > core->told_attract_ns && core->renewed_sent_ns) {
+	/* Not while withdrawing: what has lapsed must not attract again with an old table. */
+	if (attract_ns > core->told_attract_ns && core->renewed_sent_ns && is_serving(core)) {
 		core->told_attract_ns = attract_ns;
 		ps_lease_emit(ret, PS_LEASE_DO_ATTRACT)->until_ns = attract_ns;
 	}

@@ -12,8 +12,9 @@ static const char *const texts[] = {
 
 static struct item *heal_later(struct world *world, unsigned fault, uint32_t host, uint64_t most_ns)
 {
-	struct item *item = world_push(world, ITEM_HEAL,
-				       world->now + MS * 100 + world_random(world, most_ns), host);
+	uint64_t at = world->now + 100 * MS + world_random(world, most_ns);
+	uint64_t last = world->options.faults_until + 15 * S;
+	struct item *item = world_push(world, ITEM_HEAL, at < last ? at : last, host);
 
 	item->index = fault;
 	return item;

@@ -231,6 +231,7 @@ static void note_wait(struct world *world, struct host *host, uint32_t slot)
 static void act_kernel(struct world *world, uint32_t i, const struct ps_lease_action *action)
 {
 	struct host *host = &world->hosts[i];
+	bool is_lapsed;
 
 	switch (action->kind) {
 	case PS_LEASE_DO_WORD:
@@ -242,7 +243,10 @@ static void act_kernel(struct world *world, uint32_t i, const struct ps_lease_ac
 		kernel_deadline(world, i, action->until_ns);
 		break;
 	case PS_LEASE_DO_ATTRACT:
+		is_lapsed = host->is_announced && !kernel_attracts(world, host);
 		host->attract_ns = action->until_ns;
+		if (is_lapsed)
+			kernel_check_dispatcher(world, i);
 		break;
 	case PS_LEASE_DO_BARRIER:
 		later(world, i, PS_LEASE_BARRIER, 10 * MS + world_random(world, 10 * MS))

@@ -197,6 +197,30 @@ void kernel_snapshot(struct world *world, uint32_t i, uint16_t *owners, uint16_t
 		sites[k] = core->addresses[k].record.site;
 }
 
+/* A new table was loaded; what has not changed in it was judged before. */
+void kernel_load(struct world *world, uint32_t i)
+{
+	struct host *host = &world->hosts[i];
+	uint32_t per_address = (uint32_t)(world->n_slots / world->n_addresses);
+	bool is_changed = false;
+
+	for (uint32_t slot = 0; slot < world->n_slots; slot++) {
+		uint32_t user = world->truth[plane_of(world, i, slot)].user;
+		uint32_t address = slot / per_address;
+		bool is_same = host->owners[slot] == host->next_owners[slot] &&
+			       host->sites[address] == host->next_sites[address];
+
+		host->owners[slot] = host->next_owners[slot];
+		if (slot % per_address == per_address - 1)
+			host->sites[address] = host->next_sites[address];
+		if (!is_same && user < world->n_hosts &&
+		    hooks_draw(world, &world->hosts[user], slot))
+			is_changed = true;
+	}
+	if (is_changed)
+		kernel_check_dispatcher(world, i);
+}
+
 void kernel_check_dispatcher(struct world *world, uint32_t i)
 {
 	if (!kernel_attracts(world, &world->hosts[i]))

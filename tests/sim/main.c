@@ -161,8 +161,8 @@ int main(int argc, char **argv)
 		{"story", no_argument, NULL, 'v'},         {"mutant", required_argument, NULL, 'M'},
 		{"faults", required_argument, NULL, 'F'},  {0},
 	};
-	struct order order = {.options = {2, 25, 6, 0, 0, 40, false}, .first = 1, .n_seeds = 10};
-	uint64_t seconds = 60;
+	struct order order = {.options = {2, 25, 6, 0, 0, 60, false}, .first = 1, .n_seeds = 10};
+	uint64_t seconds = 40;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -190,6 +190,6 @@ int main(int argc, char **argv)
 			return 2;
 	}
 	order.options.faults_until = seconds * S;
-	order.options.end = order.options.faults_until + 110 * S;
+	order.options.end = order.options.faults_until + 80 * S;
 	return order.is_mutants ? run_mutants(&order) : run_seeds(&order);
 }

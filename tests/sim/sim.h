@@ -199,6 +199,7 @@ void kernel_destroy(struct world *world, uint32_t host, uint32_t slot);
 /* EMPTIED, when the agent looks and no port is in use. */
 void kernel_report_empty(struct world *world, uint32_t host, uint32_t slot);
 void kernel_snapshot(struct world *world, uint32_t host, uint16_t *owners, uint16_t *sites);
+void kernel_load(struct world *world, uint32_t host);
 void kernel_check_dispatcher(struct world *world, uint32_t host);
 void kernel_reset(struct world *world, uint32_t host);
 void kernel_hang_up(struct world *world, uint32_t host, uint32_t slot);

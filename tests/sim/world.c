@@ -138,7 +138,7 @@ static struct ps_lease_config short_config(void)
 {
 	struct ps_lease_config config = ps_lease_defaults;
 
-	config.own_ns = 40 * S;
+	config.own_ns = 25 * S;
 	config.quarantine_ns = 15 * S;
 	config.idle_ns = 20 * S;
 	config.idle_short_ns = 8 * S;
@@ -218,13 +218,8 @@ void world_free(struct world *world)
 
 static void deliver(struct world *world, struct item *item)
 {
-	struct host *host = &world->hosts[item->host];
-
-	if (item->event.kind == PS_LEASE_LOADED) {
-		memcpy(host->owners, host->next_owners, world->n_slots * sizeof(*host->owners));
-		memcpy(host->sites, host->next_sites, world->n_addresses * sizeof(*host->sites));
-		kernel_check_dispatcher(world, item->host);
-	}
+	if (item->event.kind == PS_LEASE_LOADED)
+		kernel_load(world, item->host);
 	host_step(world, item->host, &item->event);
 }
 

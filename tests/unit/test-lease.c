@@ -469,6 +469,7 @@ static void a_slice_long_idle_is_given_back_and_sooner_when_others_wish(void **s
 		rig_pass(&rig, rows[i].after_ns - S);
 		rig_demand(&rig, rows[i].used_pct, rows[i].used_pct);
 		rig_pass(&rig, S);
+		rig_pass(&rig, 0);
 		if ((rig.n_seen[PS_LEASE_DO_BARRIER] == 1) != rows[i].gives)
 			fail_msg("%s", rows[i].what);
 	}
