@@ -26,6 +26,8 @@ uint64_t ps_lease_turn_ns(const struct ps_lease_core *core, uint64_t seed);
 
 /* view.c: what the store says. */
 void ps_view_reset(struct ps_lease_core *core, uint64_t incarnation);
+/* Memory that outlived a former agent, in the kernel: a restored store must not have less. */
+void ps_view_left(struct ps_lease_core *core, uint32_t slot, uint32_t epoch);
 /* Nothing is known any more; a RESET is to follow. */
 void ps_view_forget(struct ps_lease_core *core);
 void ps_view_record(struct ps_lease_core *core, const struct ps_lease_record *record,

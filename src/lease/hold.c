@@ -24,6 +24,7 @@ static void say_word(struct ps_lease_actions *ret, const struct ps_lease_own *ow
 
 	action->index = own->slot;
 	action->word = (uint8_t)word;
+	action->id = own->epoch;
 }
 
 static void drop(struct ps_lease_core *core, size_t i, struct ps_lease_actions *ret)

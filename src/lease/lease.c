@@ -290,6 +290,9 @@ static void take(struct ps_lease_core *core, const struct ps_lease_event *event,
 	case PS_LEASE_LEAVE:
 		ps_hold_leave(core, event->index, event->on);
 		break;
+	case PS_LEASE_LEFT:
+		ps_view_left(core, event->index, (uint32_t)event->id);
+		break;
 	case PS_LEASE_RETIRE:
 		core->is_retired = event->on;
 		break;
@@ -338,7 +341,7 @@ void ps_lease_step(struct ps_lease_core *core, const struct ps_lease_event *even
 	ret->wake_ns = PS_LEASE_NEVER;
 	take(core, event, now_ns);
 	if (event->kind == PS_LEASE_RESET || event->kind == PS_LEASE_RECORD ||
-	    event->kind == PS_LEASE_GONE) {
+	    event->kind == PS_LEASE_LEFT || event->kind == PS_LEASE_GONE) {
 		ret->wake_ns = now_ns;
 		return;
 	}

@@ -157,7 +157,9 @@ enum ps_lease_event_kind {
 	PS_LEASE_DEMAND,    /* .index: pool; .fullest_pct, .all_pct in use */
 	PS_LEASE_PEER,      /* .index: host; .asked_ns, .age_ns as it answered */
 	PS_LEASE_LEAVE,     /* .index: slot this host is to drain; .on: or no longer */
-	PS_LEASE_RETIRE,    /* .on: drain all and grow no more (`portslice drain host`) */
+	PS_LEASE_LEFT, /* before anything else: the hooks still use slot .index in epoch .id, told by a
+			     * former agent */
+	PS_LEASE_RETIRE, /* .on: drain all and grow no more (`portslice drain host`) */
 };
 
 struct ps_lease_event {
@@ -174,8 +176,9 @@ struct ps_lease_event {
 enum ps_lease_word { PS_WORD_ACTIVE, PS_WORD_DRAINING, PS_WORD_GONE };
 
 enum ps_lease_action_kind {
-	PS_LEASE_DO_TXN,      /* .txn; answer with RESULT, once */
-	PS_LEASE_DO_WORD,     /* .index, .word: what the hooks may do with this slot from now on */
+	PS_LEASE_DO_TXN,  /* .txn; answer with RESULT, once */
+	PS_LEASE_DO_WORD, /* .index, .word, .id: what the hooks may do with this slot from now on;
+				* the epoch goes into the pinned map beside it */
 	PS_LEASE_DO_DEADLINE, /* .until_ns: the words this core has said end then, by the kernel's own
 				* clock; what a former agent left keeps the end it was told */
 	PS_LEASE_DO_ATTRACT, /* .until_ns: who announces (a child) withdraws by itself before then */

@@ -55,6 +55,13 @@ void ps_view_reset(struct ps_lease_core *core, uint64_t incarnation)
 	ps_serve_reset(core);
 }
 
+void ps_view_left(struct ps_lease_core *core, uint32_t slot, uint32_t epoch)
+{
+	if (slot < core->n_slots && core->incarnation == 0)
+		core->slots[slot].record = (struct ps_slice_record){
+			.epoch = epoch, .holder = core->config.self, .state = PS_SLICE_ACTIVE};
+}
+
 void ps_view_forget(struct ps_lease_core *core)
 {
 	for (size_t i = 0; i < core->n_slots; i++)

@@ -46,6 +46,7 @@ void host_new(struct world *world, uint32_t i)
 	host->in_use = calloc(n, 1);
 	host->looking = calloc(n, 1);
 	host->until_ns = calloc(n, sizeof(*host->until_ns));
+	host->epochs = calloc(n, sizeof(*host->epochs));
 	host->is_told = calloc(n, sizeof(*host->is_told));
 	host->owners = calloc(n, sizeof(*host->owners));
 	host->next_owners = calloc(n, sizeof(*host->next_owners));
@@ -108,6 +109,7 @@ void host_start(struct world *world, uint32_t i)
 	host->is_running = true;
 	memset(host->is_told, 0, world->n_slots * sizeof(*host->is_told));
 	host->deadline_ns = 0;
+	kernel_hand_over(world, i);
 	host->incarnation = host->timer_at = 0;
 	host->watch_at = world->now + MS + world_random(world, 50 * MS);
 	world_push(world, ITEM_WATCH, host->watch_at, i);
@@ -235,7 +237,7 @@ static void act_kernel(struct world *world, uint32_t i, const struct ps_lease_ac
 
 	switch (action->kind) {
 	case PS_LEASE_DO_WORD:
-		kernel_word(world, i, action->index, action->word);
+		kernel_word(world, i, action);
 		if (action->word == PS_WORD_ACTIVE)
 			note_wait(world, host, action->index);
 		break;
@@ -310,7 +312,8 @@ void host_step(struct world *world, uint32_t i, const struct ps_lease_event *eve
 
 	ps_lease_step(&world->hosts[i].core, event, host_ns(world, &world->hosts[i]), &actions);
 	world->stats.n_steps++;
-	if (event->kind == PS_LEASE_RECORD || event->kind == PS_LEASE_RESET)
+	if (event->kind == PS_LEASE_RECORD || event->kind == PS_LEASE_RESET ||
+	    event->kind == PS_LEASE_LEFT)
 		return;
 	for (size_t k = 0; k < actions.n && !*world->broken; k++)
 		act(world, i, &actions.items[k], &actions.txn);

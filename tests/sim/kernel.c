@@ -126,12 +126,29 @@ static void leave_calls_under_way(struct world *world, uint32_t host, uint32_t s
 	item->index = slot;
 }
 
-void kernel_word(struct world *world, uint32_t i, uint32_t slot, unsigned word)
+void kernel_hand_over(struct world *world, uint32_t i)
+{
+	const struct host *host = &world->hosts[i];
+	struct ps_lease_event event = {.kind = PS_LEASE_LEFT};
+
+	for (uint32_t slot = 0; slot < world->n_slots; slot++) {
+		if (!hooks_draw(world, host, slot))
+			continue;
+		event.index = slot;
+		event.id = host->epochs[slot];
+		host_step(world, i, &event);
+	}
+}
+
+void kernel_word(struct world *world, uint32_t i, const struct ps_lease_action *action)
 {
 	struct host *host = &world->hosts[i];
+	uint32_t slot = action->index;
+	unsigned word = action->word;
 	unsigned before = host->words[slot];
 
 	host->words[slot] = (uint8_t)word;
+	host->epochs[slot] = (uint32_t)action->id;
 	host->is_told[slot] = word != PS_WORD_GONE;
 	if (word != PS_WORD_GONE)
 		host->until_ns[slot] = host->deadline_ns;

@@ -100,6 +100,7 @@ struct host {
 	/* Kernel: what outlives the agent. */
 	uint8_t *words, *in_use, *looking;
 	uint64_t *until_ns;       /* of each word */
+	uint32_t *epochs;         /* beside it */
 	bool *is_told;            /* by the agent that runs now */
 	uint16_t *owners, *sites; /* the dispatcher's table */
 	uint16_t *next_owners, *next_sites;
@@ -193,7 +194,9 @@ void host_step(struct world *world, uint32_t host, const struct ps_lease_event *
 void host_demand(struct world *world, uint32_t host);
 
 /* kernel.c: what the hooks and the dispatcher do, and what must hold. */
-void kernel_word(struct world *world, uint32_t host, uint32_t slot, unsigned word);
+void kernel_word(struct world *world, uint32_t host, const struct ps_lease_action *action);
+/* LEFT, for what the hooks still use. */
+void kernel_hand_over(struct world *world, uint32_t host);
 void kernel_deadline(struct world *world, uint32_t host, uint64_t until_ns);
 void kernel_destroy(struct world *world, uint32_t host, uint32_t slot);
 /* EMPTIED, when the agent looks and no port is in use. */
