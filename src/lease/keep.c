@@ -99,9 +99,12 @@ static bool all_asserted(const struct ps_lease_core *core)
 
 static bool settle(struct ps_lease_core *core)
 {
+	/* The missing may use what the backup forgot until their leases and connections are over. */
+	uint64_t longest_ns = core->config.own_ns + core->config.quarantine_ns;
+
 	if (ps_lease_is_settled(core) ||
 	    !PS_GUARD(SETTLED, all_asserted(core) ||
-				       has_passed(core, core->birth.stamp_ms, core->config.own_ns)))
+				       has_passed(core, core->birth.stamp_ms, longest_ns)))
 		return false;
 	write_birth(core, PS_TXN_SETTLE, true);
 	return true;

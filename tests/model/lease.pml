@@ -36,6 +36,9 @@
 #ifndef CUTS
 #define CUTS 1
 #endif
+#ifndef REACH
+#define REACH false /* true: "every slice becomes usable again", shown by a run that gets there */
+#endif
 #ifndef ROLLBACKS
 #define ROLLBACKS 1
 #endif
@@ -73,6 +76,7 @@ byte grants, crashes, cuts, rollbacks;
 
 inline check()
 {
+	assert(!(REACH && epoch == 2 && holder == 1 && draws[1] && crashes > 0));
 	assert(!(USES(0) && USES(1)));
 	assert(!(draws[0] && attracts[0] && TABLE(0) != 0));
 	assert(!(draws[0] && attracts[1] && TABLE(1) != 0));
@@ -307,11 +311,8 @@ end:	do
 	:: atomic { has_backup && rollbacks < ROLLBACKS -> roll_back(); check() }
 	/* A restored store waits for hosts that are gone until their leases are over. */
 	:: atomic { !settled && (asserted[0] || old[0] == 1) && (asserted[1] || old[1] == 1) ->
+		/* ... and so are their connections. */
+		in_use[0] = in_use[0] && asserted[0]; in_use[1] = in_use[1] && asserted[1];
 		settled = true; is_after[0] = false; is_after[1] = false; printf("EV settle 0\n") }
 	od
 }
-
-#ifdef REACH
-/* "Every slice becomes usable again": from the first lease to the next one of another host. */
-ltl never_regranted { [] !(epoch == 2 && state == ACTIVE && draws[1]) }
-#endif

@@ -147,7 +147,9 @@ struct world {
 	struct host *hosts;
 	struct store *stores;
 	size_t n_hosts, n_slots, n_addresses, n_moving;
-	bool has_moves;      /* sites share the addresses */
+	bool has_moves; /* sites share the addresses */
+	/* Where a replay decides what comes when: false holds an item back. */
+	bool (*gate)(struct world *world, const struct item *item);
 	struct truth *truth; /* of each slot; of each site's, where sites share none */
 	struct item **heap, *spare;
 	size_t n_heap, heap_max;
@@ -163,6 +165,8 @@ struct world *world_new(uint64_t seed, const struct world_options *options);
 void world_free(struct world *world);
 /* Runs to the end or to the first broken invariant; true when all held. */
 bool world_run(struct world *world);
+/* The same up to a time, where nothing is judged at the end. */
+bool world_run_until(struct world *world, uint64_t at);
 uint64_t world_random(struct world *world, uint64_t below);
 struct item *world_push(struct world *world, unsigned kind, uint64_t at, uint32_t host);
 void world_tell(struct world *world, int host, int slot, const char *format, ...)

@@ -157,6 +157,8 @@ static void size_plane(struct world *world)
 		per_pool += options->n_sites - per_pool % options->n_sites;
 	world->n_addresses = POOLS * per_pool;
 	world->n_slots = world->n_addresses * ADDRESS_SLICES;
+	if (options->slices_per_host == 0) /* the smallest plane there is */
+		world->n_slots = world->n_addresses = POOLS;
 }
 
 struct world *world_new(uint64_t seed, const struct world_options *options)
@@ -313,23 +315,50 @@ static void run_world(struct world *world, struct item *item)
 	}
 }
 
-bool world_run(struct world *world)
+/* What is held back is lost on its way to the store, and waits elsewhere. */
+static bool is_held(struct world *world, struct item *item)
 {
-	while (!*world->broken && world->n_heap) {
+	struct item *again;
+
+	if (!world->gate || world->gate(world, item))
+		return false;
+	if (item->kind == ITEM_ARRIVE)
+		return true;
+	again = world_push(world, item->kind, world->now + 10 * MS, item->host);
+	again->life = item->life;
+	again->event = item->event;
+	return true;
+}
+
+static void run_item(struct world *world, struct item *item)
+{
+	world->now = item->at;
+	world->stats.n_events++;
+	if (is_held(world, item))
+		return;
+	if (item->kind <= ITEM_WATCH)
+		run_agent(world, item);
+	else
+		run_world(world, item);
+}
+
+bool world_run_until(struct world *world, uint64_t at)
+{
+	while (!*world->broken && world->n_heap && world->heap[0]->at < at) {
 		struct item *item = pop(world);
 
-		world->now = item->at;
-		if (world->now >= world->options.end)
-			kernel_check_end(world);
-		else if (item->kind <= ITEM_WATCH)
-			run_agent(world, item);
-		else
-			run_world(world, item);
-		world->stats.n_events++;
+		run_item(world, item);
 		item->next = world->spare;
 		world->spare = item;
-		if (world->now >= world->options.end)
-			break;
 	}
+	if (!*world->broken)
+		world->now = at;
+	return !*world->broken;
+}
+
+bool world_run(struct world *world)
+{
+	if (world_run_until(world, world->options.end))
+		kernel_check_end(world);
 	return !*world->broken;
 }

@@ -115,7 +115,7 @@ static void after_a_whole_ownership_lease_grants_go_on_without_the_missing(void 
 	start(&rig);
 	restore(&rig, true);
 	rig_settle(&rig);
-	rig_clock(&rig, 1000 + 3600 * 1000);
+	rig_clock(&rig, 1000 + (3600 + 120) * 1000);
 	rig_pass(&rig, 200 * MS);
 	rig_settle(&rig);
 	assert_false(ps_lease_is_settled(&rig.core));
