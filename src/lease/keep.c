@@ -103,8 +103,8 @@ static bool settle(struct ps_lease_core *core)
 	uint64_t longest_ns = core->config.own_ns + core->config.quarantine_ns;
 
 	if (ps_lease_is_settled(core) ||
-	    !PS_GUARD(SETTLED, all_asserted(core) ||
-				       has_passed(core, core->birth.stamp_ms, longest_ns)))
+	    !PS_GUARD(SETTLED,
+		      all_asserted(core) || has_passed(core, core->birth.stamp_ms, longest_ns)))
 		return false;
 	write_birth(core, PS_TXN_SETTLE, true);
 	return true;

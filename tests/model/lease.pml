@@ -76,7 +76,7 @@ byte grants, crashes, cuts, rollbacks;
 
 inline check()
 {
-	assert(!(REACH && epoch == 2 && holder == 1 && draws[1] && crashes > 0));
+	assert(!(REACH && epoch == 2 && holder == 1 && draws[1] && expired[0]));
 	assert(!(USES(0) && USES(1)));
 	assert(!(draws[0] && attracts[0] && TABLE(0) != 0));
 	assert(!(draws[0] && attracts[1] && TABLE(1) != 0));

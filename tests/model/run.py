@@ -82,7 +82,7 @@ def main():
             if events:
                 print("      " + ", ".join(f"{event} {host}" for event, host in events))
                 traces.append((name, events))
-    for name, events in [*traces, *walks(20, 600)] if args.replay else []:
+    for name, events in [*traces, *walks(20, 6000)] if args.replay else []:
         run = replay(args.replay, name, events)
         bad += run.returncode != 0
         print(f"{'ok ' if run.returncode == 0 else 'BAD'} replay    {name:20} {run.stdout.strip()}")
