@@ -21,6 +21,7 @@ static struct {
 	uint32_t host;
 	unsigned kind; /* of transaction */
 	bool is_txn, is_load;
+	bool is_in[2]; /* the trace has let this host into the store as it is now */
 } open_gate;
 
 static bool is_of_slice(const struct ps_lease_txn *txn)
@@ -32,6 +33,8 @@ static bool is_of_slice(const struct ps_lease_txn *txn)
 static bool gate(struct world *world, const struct item *item)
 {
 	(void)world;
+	if (item->kind == ITEM_ARRIVE && !open_gate.is_in[item->host])
+		return false;
 	if (item->kind == ITEM_ARRIVE && is_of_slice(&item->txn))
 		return open_gate.is_txn && item->host == open_gate.host &&
 		       item->txn.kind == open_gate.kind && item->txn.writes[0].key.index == 0;
@@ -56,7 +59,7 @@ static bool is_there(const struct world *world, const char *event, uint32_t h)
 		const char *event;
 		bool is_there;
 	} rows[] = {
-		{"join", core->is_joined && core->is_synced},
+		{"join", core->is_joined && core->is_synced && core->loaded_revision > 0},
 		{"rejoin", core->is_joined},
 		{"assert", core->is_joined && record->asserted == world->stores[0].incarnation},
 		{"settle",
@@ -104,7 +107,13 @@ static void open_for(const char *event, uint32_t h)
 
 	open_gate.host = h;
 	open_gate.is_txn = false;
-	open_gate.is_load = strcmp(event, "deliver") == 0;
+	open_gate.is_load = strcmp(event, "deliver") == 0 || strcmp(event, "join") == 0;
+	if (strcmp(event, "join") == 0 || strcmp(event, "assert") == 0)
+		open_gate.is_in[h] = true;
+	if (strcmp(event, "crash") == 0 || strcmp(event, "rollback") == 0)
+		open_gate.is_in[h] = false;
+	if (strcmp(event, "rollback") == 0)
+		open_gate.is_in[1 - h] = false;
 	for (size_t i = 0; i < sizeof(txns) / sizeof(*txns); i++) {
 		if (strcmp(txns[i].event, event) != 0)
 			continue;
@@ -121,14 +130,27 @@ static void leave(struct world *world, uint32_t h)
 		host_step(world, h, &event);
 }
 
+/* A host is a dispatcher, and wants a slice, when the trace says so. */
+static void calm(struct host *host)
+{
+	host->core.wants_traffic = false;
+	for (unsigned p = 0; p < POOLS; p++)
+		host->core.pools[p].is_used = false;
+}
+
 static void do_event(struct world *world, const char *event, uint32_t h)
 {
 	struct host *host = &world->hosts[h];
 
 	if (strcmp(event, "crash") == 0 && host->is_running)
 		host_kill(world, h);
-	else if (strcmp(event, "start") == 0 && !host->is_running)
+	else if (strcmp(event, "start") == 0 && !host->is_running) {
 		host_start(world, h);
+		calm(host);
+	} else if (strcmp(event, "register") == 0)
+		host->core.wants_traffic = true;
+	else if (strcmp(event, "grant") == 0)
+		host->core.pools[0].is_used = true;
 	else if (strcmp(event, "cut") == 0)
 		host->cut = 1;
 	else if (strcmp(event, "heal") == 0)
@@ -150,6 +172,7 @@ static bool follow(struct world *world, const char *event, uint32_t h)
 	while (!is_there(world, event, h) && world->now < last)
 		if (!world_run_until(world, world->now + 5 * MS))
 			return false;
+	world->hosts[h].core.pools[0].is_used = false;
 	return is_there(world, event, h);
 }
 
@@ -159,9 +182,14 @@ static int play(struct world *world)
 	char event[32];
 
 	world->gate = gate;
+	for (h = 0; h < 2; h++)
+		calm(&world->hosts[h]);
 	while (scanf("%31s %u", event, &h) == 2 && h < 2 && !*world->broken) {
 		n++;
-		n_followed += follow(world, event, h);
+		if (follow(world, event, h))
+			n_followed++;
+		else if (!*world->broken)
+			printf("not followed: %s %u; ", event, h);
 	}
 	/* Then everything is let through: all must end well. */
 	world->gate = NULL;
