@@ -220,8 +220,7 @@ static int find_guard(const char *name)
 
 int main(int argc, char **argv)
 {
-	const struct world_options options = {
-		.n_sites = 1, .hosts_per_site = 2, .end = UINT64_MAX, .faults_per_minute = 1};
+	const struct world_options options = {.n_sites = 1, .hosts_per_site = 2, .end = UINT64_MAX};
 	struct world *world;
 	int r;
 

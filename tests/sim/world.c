@@ -190,7 +190,8 @@ struct world *world_new(uint64_t seed, const struct world_options *options)
 		host_start(world, i);
 		world_push(world, ITEM_DEMAND, world->now + world_random(world, S), i);
 	}
-	world_push(world, ITEM_FAULT, world->now + 10 * S, 0);
+	if (options->faults_per_minute)
+		world_push(world, ITEM_FAULT, world->now + 10 * S, 0);
 	world_push(world, ITEM_MOVER, world->now + S, 0);
 	return world;
 }
