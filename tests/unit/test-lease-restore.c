@@ -167,6 +167,21 @@ static void a_new_agent_does_not_believe_a_restored_store_about_its_own_slices(v
 	assert_int_equal(rig.n_seen[PS_LEASE_DO_ANNOUNCE], 0);
 }
 
+static void what_the_hooks_still_use_is_remembered_by_a_new_agent(void **state)
+{
+	const struct ps_slice_record wanted = {0, 5, 0, PS_SLICE_ACTIVE};
+	const struct ps_lease_event left = {.kind = PS_LEASE_LEFT, .index = 2, .id = 5};
+	struct rig rig;
+
+	(void)state;
+	rig_init(&rig, true);
+	rig_step(&rig, &left);
+	rig_list(&rig, RESTORED, false); /* the backup is older than the lease */
+	rig_event(&rig, PS_LEASE_PROGRESS, rig.revision);
+	assert_asks(&rig, PS_TXN_REASSERT);
+	assert_true(writes_slot(&rig.core.txn, 2, &wanted));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +193,7 @@ int main(void)
 		cmocka_unit_test(who_comes_late_to_a_settled_store_forgets_and_reads_again),
 		cmocka_unit_test(
 			a_new_agent_does_not_believe_a_restored_store_about_its_own_slices),
+		cmocka_unit_test(what_the_hooks_still_use_is_remembered_by_a_new_agent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
