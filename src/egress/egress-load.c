@@ -125,6 +125,7 @@ static int pin_maps(struct ps_egress *egress, char **ret_message)
 		{egress->hooks->maps.claims, "claims"},
 		{egress->hooks->maps.sockets, "sockets"},
 		{egress->hooks->maps.replies, "replies"},
+		{egress->hooks->maps.pings, "pings"},
 		{egress->hooks->maps.counters, "egress-counters"},
 		{egress->hooks->maps.events, "events"},
 	};

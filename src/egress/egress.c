@@ -14,6 +14,7 @@
  *   PIN_DIR/claims           (source, destination, protocol) -> in use, or in quarantine until
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
  *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
+ *   PIN_DIR/pings            socket storage: ping sockets of programs of a class
  *   PIN_DIR/egress-counters  by reason, one number a processor
  *   PIN_DIR/events           ring buffer
  *
@@ -45,15 +46,15 @@
 #include "base/say.h"
 #include "egress/inside.h"
 
-enum { N_HOOKS = 8 };
+enum { N_HOOKS = 9 };
 
 static const char *const hook_names[N_HOOKS] = {
-	"hook-connect4", "hook-connect6", "hook-bind4",        "hook-bind6",
-	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
+	"hook-connect4", "hook-connect6",     "hook-bind4",   "hook-bind6",       "hook-sendmsg4",
+	"hook-sendmsg6", "hook-sock_release", "hook-sockops", "hook-sock_create",
 };
 
-static const char *const map_names[] = {"claims", "sockets", "replies", "egress-counters",
-					"events"};
+static const char *const map_names[] = {"claims", "sockets",         "replies",
+					"pings",  "egress-counters", "events"};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
@@ -66,6 +67,7 @@ static void list_programs(const struct ps_egress *egress, struct bpf_program *re
 	ret[5] = egress->hooks->progs.ps_sendmsg6;
 	ret[6] = egress->hooks->progs.ps_sock_release;
 	ret[7] = egress->hooks->progs.ps_sockops;
+	ret[8] = egress->hooks->progs.ps_sock_create;
 }
 
 /* Is this link attached to that cgroup?  Its id is the folder's inode number. */
