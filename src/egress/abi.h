@@ -36,6 +36,7 @@ struct ps_service_value {
 	X(OUTSIDE, "outside", "program belongs to no class")                                 \
 	X(RELEASE, "release", "port given back")                                             \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")           \
+	X(SEED, "seed", "port of a socket that another version of the hooks had served")     \
 	X(EXHAUSTED, "exhausted", "no port left towards this destination: EADDRNOTAVAIL")    \
 	X(BLOCKED, "blocked",                                                                \
 	  "every port left is bound by another socket of this host: EADDRNOTAVAIL")          \

@@ -24,6 +24,7 @@
  */
 #include "egress/call.bpf.h"
 #include "egress/create.bpf.h"
+#include "egress/seed.bpf.h"
 #include "egress/socket.bpf.h"
 
 static __always_inline int deny_draw(const struct ps_claim_key *flow, int class, int error)

@@ -10,6 +10,10 @@
 
 enum { PS_EGRESS_LOG_LEN = 1 << 20 };
 
+/* Pins: the record of ports in use, whose maps only make sense together, and the others. */
+#define PS_EGRESS_RECORD_NAMES "claims", "sockets", "replies", "pings"
+#define PS_EGRESS_OTHER_NAMES "egress-counters", "events"
+
 struct ps_egress {
 	struct ps_egress_hooks *hooks;
 	struct ps_egress_guard *guard;
@@ -17,7 +21,9 @@ struct ps_egress {
 	ps_egress_event_fn *event_fn; /* while ps_egress_events_read() runs */
 	void *event_arg;
 	char *pin_dir, *cgroup_path;
-	char *log; /* the verifier's, while loading; PS_EGRESS_LOG_LEN bytes */
+	bool attached;
+	bool takes_over; /* old pins wait (egress-aside.c), and the hooks are not ours yet */
+	char *log;       /* the verifier's, while loading; PS_EGRESS_LOG_LEN bytes */
 };
 
 /* For libbpf_set_print(): a library does not write to stderr. */
@@ -31,6 +37,14 @@ int ps_egress_count_filters(unsigned ifindex, unsigned *ret);
 int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config);
 /* Fills the config maps of a loaded generation. */
 int ps_egress_fill_maps(struct ps_egress *egress, const struct ps_egress_config *config);
+/* Sets aside the pinned map of another layout, and with one of the record all of them. */
+int ps_egress_aside_move(const char *pin_dir, const char *name);
+/* True when pins are set aside. */
+bool ps_egress_aside_waits(const char *pin_dir);
+/* Takes the sockets of the old record into ours; may be done again. */
+int ps_egress_aside_seed(struct ps_egress *egress);
+/* Unpins what was set aside, or puts it back in place of ours. */
+int ps_egress_aside_end(const char *pin_dir, bool put_back);
 /* Refuses what the programs cannot serve. */
 int ps_egress_check(const struct ps_egress_config *config, char **ret_message);
 

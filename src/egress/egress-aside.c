@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Taking over from a version whose maps have another layout, without losing a connection.
+ *
+ *   load     pins of another layout are renamed to old-NAME; the old programs, which hold their maps
+ *            themselves, go on serving with them
+ *   attach   our release hooks come first, then every socket that the old storage knows is seeded
+ *            (seed.bpf.h), then the other hooks; what connected meanwhile is seeded by a second walk
+ *   end      old-NAME are unpinned; the old programs went with their links
+ *
+ * A daemon that dies in between leaves old-sockets, so the next one goes on at the same place.  A
+ * generation that is freed without having been attached puts the old pins back.
+ *
+ * What does not come along: ports in quarantine (the kernel refuses those that it still needs, and
+ * connect() then gives EADDRNOTAVAIL for up to 60 s), claims towards direct destinations of sockets that
+ * sent without connect() (taken again by their next send), the counters.
+ */
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/own.h"
+#include "base/say.h"
+#include "egress/inside.h"
+
+static const char *const record_names[] = {PS_EGRESS_RECORD_NAMES};
+static const char *const other_names[] = {PS_EGRESS_OTHER_NAMES};
+
+static char *old_path(const char *pin_dir, const char *name)
+{
+	char *path;
+
+	return asprintf(&path, "%s/old-%s", pin_dir, name) < 0 ? NULL : path;
+}
+
+/* From NAME to old-NAME, or back; a pin that is not there is left out. */
+static int move_pin(const char *pin_dir, const char *name, bool back)
+{
+	ps_auto_mem char *now = ps_egress_pin_path(pin_dir, name);
+	ps_auto_mem char *old = old_path(pin_dir, name);
+
+	if (!now || !old)
+		return -ENOMEM;
+	if (rename(back ? old : now, back ? now : old) < 0 && errno != ENOENT)
+		return -errno;
+	return 0;
+}
+
+int ps_egress_aside_move(const char *pin_dir, const char *name)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(other_names); i++)
+		if (strcmp(name, other_names[i]) == 0)
+			return move_pin(pin_dir, name, false);
+	for (size_t i = 0; i < PS_N_ELEMENTS(record_names) && r == 0; i++)
+		r = move_pin(pin_dir, record_names[i], false);
+	return r;
+}
+
+int ps_egress_aside_end(const char *pin_dir, bool put_back)
+{
+	int first = 0;
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(record_names) + PS_N_ELEMENTS(other_names); i++) {
+		size_t n = PS_N_ELEMENTS(record_names);
+		const char *name = i < n ? record_names[i] : other_names[i - n];
+		ps_auto_mem char *old = old_path(pin_dir, name);
+		int r = put_back ? move_pin(pin_dir, name, true) : 0;
+
+		if (!put_back && old && unlink(old) < 0 && errno != ENOENT)
+			r = -errno;
+		first = first ? first : r;
+	}
+	return first;
+}
+
+bool ps_egress_aside_waits(const char *pin_dir)
+{
+	ps_auto_mem char *old = old_path(pin_dir, "sockets");
+
+	return old && access(old, F_OK) == 0;
+}
+
+/* Lets the program run over every socket; what it prints, nothing, is read to the end. */
+static int walk(int link_fd)
+{
+	ps_auto_fd int fd = bpf_iter_create(link_fd);
+	char text[64];
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	do
+		n = read(fd, text, sizeof(text));
+	while (n > 0 || (n < 0 && errno == EAGAIN));
+	return n < 0 ? -errno : 0;
+}
+
+int ps_egress_aside_seed(struct ps_egress *egress)
+{
+	ps_auto_mem char *old = old_path(egress->pin_dir, "sockets");
+	ps_auto_fd int map = old ? bpf_obj_get(old) : -1;
+	union bpf_iter_link_info info = {.map.map_fd = (uint32_t)map};
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
+	ps_auto_fd int link = -1;
+
+	if (map < 0)
+		return old ? -errno : -ENOMEM;
+	link = bpf_link_create(bpf_program__fd(egress->hooks->progs.ps_seed), 0, BPF_TRACE_ITER,
+			       &opts);
+	return link < 0 ? -errno : walk(link);
+}
