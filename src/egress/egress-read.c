@@ -47,20 +47,27 @@ const char *ps_egress_reason_text(enum ps_egress_reason reason)
 	return (unsigned)reason < PS_EGRESS_MAX ? texts[reason] : "unknown reason";
 }
 
-static int open_pinned(const char *pin_dir, const char *name)
+/* -ESTALE: it is another version's, and the kernel would write past our buffers. */
+static int open_pinned(const char *pin_dir, const char *name, size_t key_size, size_t value_size)
 {
 	ps_auto_mem char *path = ps_egress_pin_path(pin_dir, name);
-	int fd;
+	ps_auto_fd int fd = path ? bpf_obj_get(path) : -1;
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
 
 	if (!path)
 		return -ENOMEM;
-	fd = bpf_obj_get(path);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return -errno;
+	if (info.key_size != key_size || info.value_size != value_size)
+		return -ESTALE;
+	return ps_fd_move(&fd);
 }
 
 int ps_egress_counters(const char *pin_dir, uint64_t ret[PS_EGRESS_MAX])
 {
-	ps_auto_fd int fd = open_pinned(pin_dir, "egress-counters");
+	ps_auto_fd int fd =
+		open_pinned(pin_dir, "egress-counters", sizeof(uint32_t), sizeof(uint64_t));
 	int n_cpus = libbpf_num_possible_cpus();
 	ps_auto_mem uint64_t *values = n_cpus < 0 ? NULL : calloc((size_t)n_cpus, sizeof(*values));
 	uint64_t sums[PS_EGRESS_MAX] = {0};
@@ -165,7 +172,8 @@ static int tally_all(int fd, struct batch *batch, const struct indexed *items, s
 int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, size_t n_slices,
 		    uint64_t *ret)
 {
-	ps_auto_fd int fd = open_pinned(pin_dir, "claims");
+	ps_auto_fd int fd = open_pinned(pin_dir, "claims", sizeof(struct ps_claim_key),
+					sizeof(struct ps_claim));
 	ps_auto_mem struct indexed *items = index_slices(slices, n_slices);
 	ps_auto_mem struct batch *batch = malloc(sizeof(*batch));
 	ps_auto_mem uint64_t *counts = calloc(n_slices ? n_slices : 1, sizeof(*counts));

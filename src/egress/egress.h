@@ -108,7 +108,8 @@ int ps_egress_detach_all(const char *pin_dir);
 /* The map of claims, borrowed; for the dispatcher's delivery rule. */
 int ps_egress_claims_fd(const struct ps_egress *egress);
 /* Claims held on [ports) of the address, quarantined ones not counted: is the slice in use?
- * One pass over the claims for all slices: ret[i] for slices[i]. */
+ * One pass over the claims for all slices: ret[i] for slices[i].  -ESTALE: the record is another
+ * version's, which ps_egress_attach() has not taken over yet. */
 int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, size_t n_slices,
 		    uint64_t *ret);
 int ps_egress_counters(const char *pin_dir, uint64_t ret[PS_EGRESS_MAX]);

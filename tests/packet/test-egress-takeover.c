@@ -118,10 +118,12 @@ static void a_generation_that_never_attached_puts_the_old_pins_back(void **state
 	ps_auto(ps_egress_free) struct ps_egress *next = NULL;
 	ps_auto_mem char *message = NULL;
 	int fds[N_SOCKETS];
+	uint64_t used;
 
 	(void)state;
 	open_sockets(fds);
 	make_strange("claims");
+	assert_int_equal(ps_egress_usage(lab.pins, slice(0), 1, &used), -ESTALE);
 	assert_int_equal(ps_egress_load(&plan.config, &plan.options, &next, &message), 0);
 	assert_true(ps_egress_takes_over(next));
 	assert_true(is_pinned("old-sockets"));
