@@ -90,7 +90,7 @@ static int say_classes(const struct ps_plan *plan, unsigned host)
 static int own_index(const struct ps_cli *cli, const struct ps_plan *plan, unsigned *ret)
 {
 	json_t *status = NULL;
-	int host, r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), &status);
+	int host, r = ps_cli_ask_status(cli, &status);
 
 	if (r != PS_EXIT_DONE)
 		return r;

@@ -61,28 +61,40 @@ int ps_egress_aside_move(const char *pin_dir, const char *name)
 	return r;
 }
 
-int ps_egress_aside_end(const char *pin_dir, bool put_back)
-{
-	int first = 0;
-
-	for (size_t i = 0; i < PS_N_ELEMENTS(record_names) + PS_N_ELEMENTS(other_names); i++) {
-		size_t n = PS_N_ELEMENTS(record_names);
-		const char *name = i < n ? record_names[i] : other_names[i - n];
-		ps_auto_mem char *old = old_path(pin_dir, name);
-		int r = put_back ? move_pin(pin_dir, name, true) : 0;
-
-		if (!put_back && old && unlink(old) < 0 && errno != ENOENT)
-			r = -errno;
-		first = first ? first : r;
-	}
-	return first;
-}
-
 bool ps_egress_aside_waits(const char *pin_dir)
 {
 	ps_auto_mem char *old = old_path(pin_dir, "sockets");
 
 	return old && access(old, F_OK) == 0;
+}
+
+static int remove_pin(const char *pin_dir, const char *name, bool is_old)
+{
+	ps_auto_mem char *path =
+		is_old ? old_path(pin_dir, name) : ps_egress_pin_path(pin_dir, name);
+
+	if (!path)
+		return -ENOMEM;
+	return unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int ps_egress_aside_end(const char *pin_dir, bool put_back)
+{
+	/* Then of the record all is ours, also what the old version has no pin for. */
+	bool replaced = put_back && ps_egress_aside_waits(pin_dir);
+	int first = 0;
+
+	for (size_t i = 0; i < PS_N_ELEMENTS(record_names) + PS_N_ELEMENTS(other_names); i++) {
+		size_t n = PS_N_ELEMENTS(record_names);
+		const char *name = i < n ? record_names[i] : other_names[i - n];
+		int r = replaced && i < n ? remove_pin(pin_dir, name, false) : 0;
+
+		if (!r)
+			r = put_back ? move_pin(pin_dir, name, true)
+				     : remove_pin(pin_dir, name, true);
+		first = first ? first : r;
+	}
+	return first;
 }
 
 /* Lets the program run over every socket; what it prints, nothing, is read to the end. */

@@ -10,8 +10,10 @@
 
 enum { PS_EGRESS_LOG_LEN = 1 << 20 };
 
-/* Pins: the record of ports in use, whose maps only make sense together, and the others. */
-#define PS_EGRESS_RECORD_NAMES "claims", "sockets", "replies", "pings"
+/* Pins: the record of ports in use, whose maps only make sense together, and the others.  Versions
+ * before the ledger had "claims". */
+#define PS_EGRESS_RECORD_NAMES \
+	"pages", "wide-pages", "drafts", "quarantine", "sockets", "replies", "pings", "claims"
 #define PS_EGRESS_OTHER_NAMES "egress-counters", "events"
 
 struct ps_egress {
@@ -30,6 +32,10 @@ struct ps_egress {
 int ps_egress_mute(enum libbpf_print_level level, const char *format, va_list args);
 /* "DIR/NAME", owned by the caller; NULL when memory is short. */
 char *ps_egress_pin_path(const char *pin_dir, const char *name);
+/* A file descriptor of the map pinned there, or -errno; -ESTALE: its layout is another version's, and
+ * the kernel would write past our buffers. */
+int ps_egress_open_pinned(const char *pin_dir, const char *name, size_t key_size,
+			  size_t value_size);
 /* *ret: filters of anyone on the clsact qdisc of the interface, both directions together; 0 as well
  * where there is no such qdisc.  -errno of the kernel. */
 int ps_egress_count_filters(unsigned ifindex, unsigned *ret);

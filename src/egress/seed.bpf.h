@@ -53,19 +53,20 @@ static __always_inline int is_gone(struct sock *sk)
 SEC("iter/bpf_sk_storage_map")
 int ps_seed(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
-	struct ps_claim_key key = {0};
+	struct ps_page_ask ask = {0};
+	struct ps_claim_key *flow = &ask.grip.flow;
 	struct sock *sk = ctx->sk;
 	struct ps_held *held;
 
 	if (!sk || bpf_sk_storage_get(&sockets, sk, 0, 0))
 		return 0;
-	read_ends(sk, &key);
-	if (!key.sport || place_of(&key.src) != PS_PLACE_SHARED || is_gone(sk))
+	read_ends(sk, flow);
+	if (!flow->sport || place_of(&flow->src) != PS_PLACE_SHARED || is_gone(sk))
 		return 0;
 	held = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!held || ps_claim_exactly(&key))
+	if (!held || ps_claim_exactly(&ask))
 		return 0;
-	hold(held, &key);
+	hold(held, &ask.grip);
 	count(PS_EGRESS_SEED);
 	if (is_gone(sk))
 		let_go(held);

@@ -70,7 +70,7 @@ def test_an_agent_with_other_maps_takes_over_under_load(lab):
     lab.wait(lambda: hostside.counters(lab, HOST)["egress", "connect"] > connects, 5, "the load runs")
     for _ in range(3):
         hostside.kill_agent(lab, HOST, signal.SIGKILL)
-        make_strange(lab, "claims")
+        make_strange(lab, "pages")
         make_strange(lab, "egress-counters")
         time.sleep(0.2)    # a while without an agent, under load
         lab.start_agents(hosts=[HOST])
