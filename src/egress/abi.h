@@ -16,6 +16,8 @@ enum {
 	PS_PAGES_MAX = 1 << 17,       /* narrow: destinations with a port in use; 25 MB */
 	PS_WIDE_PAGES_MAX = 1 << 14,  /* of destinations with more than 256; 7 MB */
 	PS_QUARANTINE_MAX = 1 << 18,  /* memory as they come */
+	PS_USES_MAX = 1 << 16,        /* memory as they come */
+	PS_EXCLUSIVE_MAX = 256,       /* ports of the exclusive block */
 	PS_COMM_LEN = 16,             /* TASK_COMM_LEN, NUL included */
 	PS_CLASS_NONE = 0xffff,       /* in events: of no class */
 };
@@ -81,8 +83,9 @@ struct ps_claim_key {
 	union ps_ip16 src, dst;
 	__be16 sport, dport;
 	__u8 protocol;
-	__u8 shift; /* of the slice of src and sport; 0 in map `services` */
-	__u8 pad[2];
+	__u8 shift;      /* of the slice of src and sport; 0 in map `services` */
+	__u8 is_counted; /* in map `uses`; 0 in map `services` */
+	__u8 pad;
 };
 _Static_assert(sizeof(struct ps_claim_key) == 40, "map key layout is ABI");
 
@@ -97,6 +100,21 @@ _Static_assert(sizeof(struct ps_grip) == 48, "part of layouts that are ABI");
 struct ps_quarantine {
 	__u64 free_after_ns; /* CLOCK_BOOTTIME */
 	__u64 gen;
+};
+
+/* Key of map `uses`. */
+struct ps_uses_key {
+	union ps_ip16 address;
+	__u8 block; /* port / PS_EXCLUSIVE_MAX */
+	__u8 protocol;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct ps_uses_key) == 20, "map key layout is ABI");
+
+/* Value of map `uses`: how many peers each port of the block is claimed towards.  Exclusive ports
+ * count only. */
+struct ps_uses {
+	__u32 n[PS_EXCLUSIVE_MAX];
 };
 
 /* Value of socket storage `sockets`: the one claim a socket has. */

@@ -14,6 +14,7 @@
  *   PIN_DIR/pages, wide-pages  the ledger: ports in use, by source block, destination, protocol
  *   PIN_DIR/drafts           templates of pages, and what makes their generations unique
  *   PIN_DIR/quarantine       (source, destination, protocol) -> free after
+ *   PIN_DIR/uses             towards how many peers each exclusive port is in use
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
  *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
  *   PIN_DIR/pings            socket storage: ping sockets of programs of a class

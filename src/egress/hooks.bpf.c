@@ -24,6 +24,7 @@
  */
 #include "egress/call.bpf.h"
 #include "egress/create.bpf.h"
+#include "egress/draw.bpf.h"
 #include "egress/seed.bpf.h"
 #include "egress/socket.bpf.h"
 
@@ -399,27 +400,17 @@ int ps_sendmsg6(struct bpf_sock_addr *ctx)
 	return verdict;
 }
 
-static long any_step(__u64 nth, struct ps_ask *ask)
-{
-	const struct ps_claim_key *flow = &ask->page.grip.flow;
-	int r = ps_claim_step(ask);
-
-	if (r == -EAGAIN)
-		return 0;
-	if (!r && is_service(&flow->src, flow->sport, flow->protocol)) {
-		ps_claim_pass(ask);
-		return 0;
-	}
-	ask->error = r;
-	return 1;
-}
-
 /* bind() to port 0: as the kernel would, but from an exclusive block of our slices. */
 static __always_inline int bind_any(struct ps_held *held, struct ps_ask *ask, int class,
 				    const struct ps_choice *choice)
 {
 	ps_ask_start(ask, choice);
-	bpf_loop(LOOPS_MAX, any_step, ask, 0);
+	bpf_loop(LOOPS_MAX, unused_step, ask, 0);
+	if (ask->error) {
+		ps_ask_end(ask);
+		ps_ask_start(ask, choice);
+		bpf_loop(LOOPS_MAX, any_step, ask, 0);
+	}
 	if (ask->error) {
 		ps_ask_end(ask);
 		return deny_draw(&ask->page.grip.flow, class, ask->error);

@@ -40,10 +40,9 @@ enum {
 	PS_WIDE_SHIFT = 11,
 	PS_WIDE_WORDS = 32,
 	PS_NO_HOLE = 255,
-	PS_WHOLE_SHIFT = 16,    /* a whole address, of which ports below 1,024 are nobody's */
-	PS_WHOLE_UNUSABLE = 4,  /* narrow pages' worth of them */
-	PS_EXCLUSIVE_MAX = 256, /* ports of the exclusive block */
-	PS_EXCLUSIVE_PART = 8,  /* it is an eighth of the slice, if that is less */
+	PS_WHOLE_SHIFT = 16,   /* a whole address, of which ports below 1,024 are nobody's */
+	PS_WHOLE_UNUSABLE = 4, /* narrow pages' worth of them */
+	PS_EXCLUSIVE_PART = 8, /* an eighth of the slice is exclusive, PS_EXCLUSIVE_MAX at most */
 };
 
 /* Key of maps `pages` and `wide_pages`. */
@@ -211,6 +210,12 @@ PS_PURE void ps_place_nth(const struct ps_choice_slice *slice, const struct ps_c
 	ret->n_words = nth && !is_peerless ? PS_WIDE_WORDS : PS_NARROW_WORDS;
 	ret->base = base;
 	ps_place_shape(slice, is_peerless, narrow, ret);
+}
+
+/* Where to begin to draw; random is of 32 bits. */
+PS_PURE __u32 ps_draw_nth(const struct ps_page_draw *draw, __u32 random)
+{
+	return draw->first + (__u32)((__u64)random * (__u32)(draw->end - draw->first) >> 32);
 }
 
 /* Is this bit one that is drawn? */

@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "egress/abi.h"
+#include "egress/uses.bpf.h"
 
 /* Never LRU: a page in use must not go.  Preallocated: the memory is there, and elements are used
  * again by the same map only. */
@@ -132,6 +133,7 @@ __noinline int ps_claim_drop(const struct ps_grip *grip)
 
 	if (!grip)
 		return -EINVAL;
+	ps_uses_end(&grip->flow);
 	ps_place_port(&grip->flow, &place);
 	if (place.n_words == PS_WIDE_WORDS)
 		return ps_ledger_drop(grip, &place, PS_WIDE_WORDS);

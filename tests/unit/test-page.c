@@ -218,6 +218,26 @@ static void drawing_takes_the_next_free_bit_and_no_other(void **state)
 	}
 }
 
+static void every_port_that_is_drawn_may_be_the_first_and_no_other(void **state)
+{
+	static const struct {
+		struct ps_page_draw draw;
+		uint32_t random;
+		unsigned first;
+	} rows[] = {
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0, 224},
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0x07ffffff, 224},
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0x08000000, 225},
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0xffffffff, 255},
+		{{0, 2048, 1792, 0, 0}, 0xffffffff, 2047},
+		{{0, 1, 1, PS_NO_HOLE, 0}, 0xffffffff, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++)
+		assert_int_equal(ps_draw_nth(&rows[i].draw, rows[i].random), rows[i].first);
+}
+
 static void without_room_for_a_page_nothing_is_claimed(void **state)
 {
 	struct ps_page_ask ask = {.how = PS_CLAIM_ANY};
@@ -236,6 +256,7 @@ int main(void)
 		cmocka_unit_test(narrow_pages_of_many_peers_lie_all_over_the_slice),
 		cmocka_unit_test(a_bit_of_a_word_is_found_by_its_index),
 		cmocka_unit_test(drawing_takes_the_next_free_bit_and_no_other),
+		cmocka_unit_test(every_port_that_is_drawn_may_be_the_first_and_no_other),
 		cmocka_unit_test(without_room_for_a_page_nothing_is_claimed),
 	};
 
