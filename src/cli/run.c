@@ -65,7 +65,7 @@ static bool suits(const struct ps_plan *plan, unsigned class, unsigned host,
 
 	if (wish->name && strcmp(candidate->name, wish->name) != 0)
 		return false;
-	if (wish->has_mark && (!candidate->has_mark || candidate->mark != wish->mark))
+	if (wish->has_mark && (!candidate->match.has_mark || candidate->match.mark != wish->mark))
 		return false;
 	return pool != PS_PLAN_NONE && ps_tags_cover(&plan->pools[pool].tags, &wish->tags);
 }
@@ -78,8 +78,8 @@ static int say_classes(const struct ps_plan *plan, unsigned host)
 		const struct ps_tags *tags = pool == PS_PLAN_NONE ? NULL : &plan->pools[pool].tags;
 
 		fprintf(stderr, "  class %s", plan->classes[i].name);
-		if (plan->classes[i].has_mark)
-			fprintf(stderr, ", mark %u", plan->classes[i].mark);
+		if (plan->classes[i].match.has_mark)
+			fprintf(stderr, ", mark %u", plan->classes[i].match.mark);
 		for (size_t j = 0; tags && j < tags->n; j++)
 			fprintf(stderr, ", %s=%s", tags->items[j].key, tags->items[j].value);
 		fputs(tags ? "\n" : ", no slice here\n", stderr);

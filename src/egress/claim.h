@@ -39,13 +39,13 @@ struct ps_ask {
 	int error;
 };
 
-/* ask->key is set; its src may be zero: any address. */
+/* ask->key is set; its src may be zero: any address, the user's home first. */
 static __always_inline void ps_ask_start(struct ps_ask *ask, const struct ps_choice *choice,
-					 __u32 kind)
+					 __u32 kind, struct ps_home home)
 {
 	ask->is_pinned = !ps_ip16_is_zero(&ask->key.src);
 	ask->first = choice->first;
-	ask->walk = ps_walk_start(kind, choice->n, bpf_get_prandom_u32());
+	ask->walk = ps_walk_start(kind, choice->n, home, bpf_get_prandom_u32());
 }
 
 /* Takes exactly key's port: towards dst, or without a peer where dst and dport are 0.

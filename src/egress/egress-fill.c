@@ -42,13 +42,6 @@ static int check_choices(const struct ps_egress_config *config, char **ret_messa
 				      "other family",
 				      i);
 	}
-	for (size_t i = 0; i < config->n_matches; i++) {
-		if (config->matches[i].class >= config->n_choices || config->matches[i].level > 31)
-			return ps_say(ret_message, -EINVAL,
-				      "match %zu: class %u of %zu, cgroup level %u of 31", i,
-				      config->matches[i].class, config->n_choices,
-				      config->matches[i].level);
-	}
 	return 0;
 }
 
@@ -88,6 +81,8 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 				      i, slice->ports.first, slice->ports.count, slice->shift);
 	}
 	r = check_choices(config, ret_message);
+	if (!r)
+		r = ps_egress_check_classes(config, ret_message);
 	return r < 0 ? r : check_direct(config, ret_message);
 }
 
@@ -103,7 +98,12 @@ int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config 
 		struct bpf_map *map;
 		size_t n;
 	} rows[] = {
-		{egress->hooks->maps.classes, config->n_matches},
+		{egress->hooks->maps.class_sets, egress->sets->n_sets},
+		{egress->hooks->maps.cgroups, config->n_cgroups},
+		{egress->hooks->maps.marks, egress->sets->n_marks},
+		{egress->hooks->maps.class_from, egress->sets->n_prefixes[0]},
+		{egress->hooks->maps.class_to, egress->sets->n_prefixes[1]},
+		{egress->hooks->maps.homes, config->n_homes},
 		{egress->hooks->maps.choices, config->n_choices},
 		{egress->hooks->maps.slices, config->n_slices},
 		{egress->hooks->maps.owned, config->n_slices},
@@ -140,30 +140,6 @@ static int fill_slices(struct ps_egress *egress, const struct ps_egress_config *
 			return r;
 		r = bpf_map__update_elem(egress->hooks->maps.owned, &key, sizeof(key), &one,
 					 sizeof(one), BPF_ANY);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int fill_classes(struct ps_egress *egress, const struct ps_egress_config *config)
-{
-	for (uint32_t i = 0; i < config->n_choices; i++) {
-		int r = bpf_map__update_elem(egress->hooks->maps.choices, &i, sizeof(i),
-					     &config->choices[i], sizeof(config->choices[i]),
-					     BPF_ANY);
-
-		if (r < 0)
-			return r;
-	}
-	for (size_t i = 0; i < config->n_matches; i++) {
-		const struct ps_egress_match *match = &config->matches[i];
-		struct ps_class_key key = {match->cgroup, match->has_mark ? match->mark : 0,
-					   match->has_mark};
-		uint32_t class = match->class;
-		int r = bpf_map__update_elem(egress->hooks->maps.classes, &key, sizeof(key), &class,
-					     sizeof(class), BPF_ANY);
-
 		if (r < 0)
 			return r;
 	}
@@ -239,7 +215,7 @@ int ps_egress_fill_maps(struct ps_egress *egress, const struct ps_egress_config 
 	int r = fill_slices(egress, config);
 
 	if (!r)
-		r = fill_classes(egress, config);
+		r = ps_egress_fill_classes(egress, config);
 	if (!r)
 		r = fill_places(egress, config);
 	return r ? r : fill_services(egress, config);

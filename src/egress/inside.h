@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 
+#include "egress/class-sets.h"
 #include "egress/egress.h"
 #include "egress/skel.h"
 
@@ -13,6 +14,7 @@ enum { PS_EGRESS_LOG_LEN = 1 << 20 };
 struct ps_egress {
 	struct ps_egress_hooks *hooks;
 	struct ps_egress_guard *guard;
+	struct ps_class_sets *sets; /* while loading */
 	struct ring_buffer *ring;
 	ps_egress_event_fn *event_fn; /* while ps_egress_events_read() runs */
 	void *event_arg;
@@ -31,6 +33,10 @@ int ps_egress_count_filters(unsigned ifindex, unsigned *ret);
 int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config);
 /* Fills the config maps of a loaded generation. */
 int ps_egress_fill_maps(struct ps_egress *egress, const struct ps_egress_config *config);
+/* Sets what the hooks know of the classes when they are loaded; egress->sets is there. */
+void ps_egress_set_classes(struct ps_egress *egress, const struct ps_egress_config *config);
+int ps_egress_fill_classes(struct ps_egress *egress, const struct ps_egress_config *config);
+int ps_egress_check_classes(const struct ps_egress_config *config, char **ret_message);
 /* Refuses what the programs cannot serve. */
 int ps_egress_check(const struct ps_egress_config *config, char **ret_message);
 

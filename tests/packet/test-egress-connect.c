@@ -30,7 +30,7 @@ static void fills_refuses_and_recovers(int type)
 	assert_int_equal(told.last.reason, PS_EGRESS_EXHAUSTED);
 	assert_int_equal(told.last.pid, getpid());
 	assert_int_equal(told.last.cgroup, lab.class_id);
-	assert_int_equal(told.last.class, 0);
+	assert_int_equal(told.last.class, MAIN);
 	assert_memory_equal(told.last.dst.bytes, &peer, sizeof(peer));
 	assert_int_equal(told.last.dport, htons(PORT));
 	assert_true(strstr(program_invocation_short_name, told.last.comm) != NULL);
@@ -90,7 +90,7 @@ static void two_slices_of_two_addresses_are_used_to_the_last_port(void **state)
 	unsigned n[2] = {0};
 
 	(void)state;
-	choice(0)->n = 2;
+	choice(MAIN)->n = 2;
 	start();
 	for (unsigned i = 0; i < 2 * LAB_PORTS; i++) {
 		struct end name;
@@ -115,7 +115,7 @@ static void a_requested_address_is_kept(void **state)
 	int only = 1;
 
 	(void)state;
-	choice(0)->n = 2;
+	choice(MAIN)->n = 2;
 	start();
 	for (unsigned i = 0; i < 8; i++) {
 		int fd = new_socket(SOCK_STREAM);
@@ -465,8 +465,8 @@ static void the_wildcard_of_both_families_takes_what_the_class_has(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
-		plan.choices[0].v4.n = rows[i].n_v4;
-		plan.choices[0].v6.n = rows[i].n_v6;
+		plan.choices[MAIN].v4.n = rows[i].n_v4;
+		plan.choices[MAIN].v6.n = rows[i].n_v6;
 		start();
 		for (unsigned v6 = 0; v6 < 2; v6++) {
 			int fd = new_dual(SOCK_DGRAM), r;
@@ -494,7 +494,7 @@ static void a_class_without_addresses_of_a_family_is_told_to_use_the_other(void 
 	struct told told = {0};
 
 	(void)state;
-	choice(0)->n = 0;
+	choice(MAIN)->n = 0;
 	start();
 	assert_int_equal(try_connect(tcp, net->far[0], PORT), -ENETUNREACH);
 	assert_int_equal(try_connect(udp, net->far[0], PORT), -ENETUNREACH);
