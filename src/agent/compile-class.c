@@ -47,8 +47,10 @@ static int add_cgroup(struct ps_compile_egress *egress, struct paths *paths, con
 	if (!paths->items[i])
 		return -ENOMEM;
 	paths->n++;
-	egress->cgroups[i] = (struct ps_egress_cgroup){
-		.id = found->id, .level = found->level, .parent = PS_EGRESS_ANY, .run = PS_EGRESS_ANY};
+	egress->cgroups[i] = (struct ps_egress_cgroup){.id = found->id,
+						       .level = found->level,
+						       .parent = PS_EGRESS_ANY,
+						       .run = PS_EGRESS_ANY};
 	return (int)i;
 }
 
@@ -70,8 +72,8 @@ static int add_match(struct ps_compile_egress *egress, struct paths *paths,
 		     const struct ps_match *match, const struct ps_compile_cgroup *found,
 		     unsigned class)
 {
-	int cgroup = match->cgroup ? add_cgroup(egress, paths, match->cgroup, found)
-				   : PS_EGRESS_ANY;
+	int cgroup =
+		match->cgroup ? add_cgroup(egress, paths, match->cgroup, found) : PS_EGRESS_ANY;
 
 	if (match->cgroup && cgroup < 0)
 		return cgroup;

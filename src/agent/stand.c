@@ -25,7 +25,8 @@ char *ps_agent_class_cgroup(const struct ps_agent *agent, const char *class_name
 {
 	char *path = NULL;
 
-	if (asprintf(&path, "%s/%s/%s", agent->options.cgroup_root, PS_COMPILE_CGROUPS, class_name) < 0)
+	if (asprintf(&path, "%s/%s/%s", agent->options.cgroup_root, PS_COMPILE_CGROUPS,
+		     class_name) < 0)
 		return NULL;
 	return path;
 }
@@ -111,8 +112,8 @@ bool ps_agent_cgroups_moved(const struct ps_agent *agent)
 
 		if (own && moved(own, &active->own[i]))
 			return true;
-		if (!class->match.cgroup || asprintf(&named, "%s%s", agent->options.cgroup_root,
-						     class->match.cgroup) < 0)
+		if (!class->match.cgroup ||
+		    asprintf(&named, "%s%s", agent->options.cgroup_root, class->match.cgroup) < 0)
 			continue;
 		if (moved(named, &active->named[i]))
 			return true;

@@ -189,16 +189,20 @@ __noinline int class_of(__u32 mark, const union ps_ip16 *source, const union ps_
 	return ps_class_first(sets, class_words);
 }
 
+/* In a function of its own because the compiler would keep &sk->mark from class_of() on, which the
+ * verifier refuses. */
+static __attribute__((noinline)) __u32 user_row(struct bpf_sock *sk)
+{
+	return ps_home_row(sk->mark, bpf_get_current_cgroup_id(), (__u32)bpf_get_current_uid_gid());
+}
+
 /* The address of the choice that the user of this socket is given first. */
 static __always_inline struct ps_home home_of(struct bpf_sock *sk, const struct ps_choice *choice)
 {
-	__u32 row = choice->homes - 1, at;
+	__u32 row = choice->homes - 1;
 	struct ps_homes *of = choice->homes ? bpf_map_lookup_elem(&homes, &row) : NULL;
 
-	if (!of)
-		return (struct ps_home){0};
-	at = ps_home_row(sk->mark, bpf_get_current_cgroup_id(), (__u32)bpf_get_current_uid_gid());
-	return of->rows[at & (PS_HOME_ROWS - 1)];
+	return of ? of->rows[user_row(sk) & (PS_HOME_ROWS - 1)] : (struct ps_home){0};
 }
 
 /* Counts, tells user space who it was, and answers the program: DENY with this errno. */

@@ -183,7 +183,8 @@ static void add_uids(struct ps_class_sets *sets, const struct ps_egress_config *
 		if (!config->matches[i].has_uid)
 			continue;
 		first[n++] = config->matches[i].first_uid;
-		first[n++] = config->matches[i].last_uid + 1; /* 4294967295 is nobody's (chown(2)) */
+		first[n++] =
+			config->matches[i].last_uid + 1; /* 4294967295 is nobody's (chown(2)) */
 	}
 	qsort(first, n, sizeof(*first), by_number);
 	sets->first_uid_set = (uint32_t)sets->n_sets;

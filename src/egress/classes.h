@@ -55,8 +55,8 @@ ps_class_first(const struct ps_class_set *const sets[PS_CLASS_KINDS], __u32 n_wo
 
 /* The interval that a uid lies in: how many of the sorted starts are not above it, less one.
  * starts[0] is 0, and those beyond n are never looked at. */
-static inline __attribute__((always_inline)) __u32 ps_uid_interval(const struct ps_uid_starts *starts,
-								   __u32 n, __u32 uid)
+static inline __attribute__((always_inline)) __u32
+ps_uid_interval(const struct ps_uid_starts *starts, __u32 n, __u32 uid)
 {
 	__u32 at = 0;
 

@@ -63,8 +63,8 @@ int ps_egress_check_classes(const struct ps_egress_config *config, char **ret_me
 	for (size_t i = 0; i < config->n_choices; i++) {
 		if (config->choices[i].v4.homes > config->n_homes ||
 		    config->choices[i].v6.homes > config->n_homes)
-			return ps_say(ret_message, -EINVAL, "class %zu names homes that are not there",
-				      i);
+			return ps_say(ret_message, -EINVAL,
+				      "class %zu names homes that are not there", i);
 	}
 	return check_cgroups(config, ret_message);
 }

@@ -50,9 +50,8 @@ static void a_walk_meets_every_port_of_every_slice_once(void **state)
 	(void)state;
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
 		for (size_t j = 0; j < PS_N_ELEMENTS(randoms) * 2; j++) {
-			struct ps_walk walk =
-				ps_walk_start(j & 1, rows[i].n_slices, rows[i].home,
-					      randoms[j / 2]);
+			struct ps_walk walk = ps_walk_start(j & 1, rows[i].n_slices, rows[i].home,
+							    randoms[j / 2]);
 			unsigned long total = 0;
 			unsigned repeats;
 

@@ -140,8 +140,10 @@ static void a_class_is_met_by_its_own_cgroup_and_by_its_match(void **state)
 	const struct ps_compile_cgroup named[3] = {{0, 0}, {202, 2}, {0, 0}};
 	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
 	static const struct ps_egress_cgroup cgroups[] = {
-		{101, 3, PS_EGRESS_ANY, 0}, {102, 3, PS_EGRESS_ANY, 1},
-		{202, 2, PS_EGRESS_ANY, PS_EGRESS_ANY}, {103, 3, PS_EGRESS_ANY, 2},
+		{101, 3, PS_EGRESS_ANY, 0},
+		{102, 3, PS_EGRESS_ANY, 1},
+		{202, 2, PS_EGRESS_ANY, PS_EGRESS_ANY},
+		{103, 3, PS_EGRESS_ANY, 2},
 		{0, 0, PS_EGRESS_ANY, PS_EGRESS_ANY}, /* it is not there */
 	};
 	static const struct ps_egress_match wanted[] = {
