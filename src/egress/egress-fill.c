@@ -10,13 +10,6 @@
 
 enum { WALK_PORTS_MIN = 8 }; /* choose.h splits off an eighth */
 
-/* Never reached with a shared address, whatever the plan says: this host, loopback, link-local,
- * multicast, broadcast (RFC 6890, RFC 5771, RFC 4291). */
-static const char *const always_direct[] = {
-	"0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
-	"::/128",     "::1/128",     "fe80::/10",      "ff00::/8",
-};
-
 /* Names slices that are there, all of the family. */
 static bool choice_is_sound(const struct ps_egress_config *config, const struct ps_choice *choice,
 			    bool is_v4)
@@ -93,7 +86,7 @@ static int size_map(struct bpf_map *map, size_t n)
 
 int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config)
 {
-	size_t n_places = config->n_direct + config->n_shared + PS_N_ELEMENTS(always_direct);
+	size_t n_places = config->n_direct + config->n_shared + PS_ALWAYS_DIRECT;
 	const struct {
 		struct bpf_map *map;
 		size_t n;
@@ -165,8 +158,8 @@ static int fill_places(struct ps_egress *egress, const struct ps_egress_config *
 	struct ps_prefix prefix;
 	int r = 0;
 
-	for (size_t i = 0; !r && i < PS_N_ELEMENTS(always_direct); i++) {
-		r = ps_prefix_parse(always_direct[i], &prefix);
+	for (size_t i = 0; !r && i < PS_ALWAYS_DIRECT; i++) {
+		r = ps_prefix_parse(ps_always_direct[i], &prefix);
 		if (!r)
 			r = add_place(egress, &prefix, PS_PLACE_DIRECT, 0);
 	}

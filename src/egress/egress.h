@@ -32,6 +32,11 @@ struct ps_egress_slice {
 	unsigned shift;
 };
 
+/* Never reached with a shared address, whatever the plan says: this host, loopback, link-local,
+ * multicast, broadcast (RFC 6890, RFC 5771, RFC 4291). */
+enum { PS_ALWAYS_DIRECT = 9 };
+extern const char *const ps_always_direct[PS_ALWAYS_DIRECT];
+
 enum { PS_EGRESS_ANY = -1 };
 
 /* A cgroup that classes name, or in which `portslice run` starts programs. */
