@@ -4,7 +4,7 @@ BUILD ?= build
 PREFIX ?= /usr/local
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: all deps demo check check-long bench-dispatch install clean
+.PHONY: all deps demo check check-long bench-connect bench-dispatch install clean
 
 all: deps
 	@[ -f $(BUILD)/build.ninja ] || meson setup --prefix=$(PREFIX) $(BUILD) >/dev/null
@@ -21,6 +21,9 @@ check: all
 
 check-long: all
 	@$(SUDO) env BUILD=$(abspath $(BUILD)) tests/run --long
+
+bench-connect: all
+	@$(SUDO) $(BUILD)/bench/connect/bench-connect $(ROUNDS)
 
 bench-dispatch: all
 	@$(SUDO) $(BUILD)/bench/dispatch/bench-dispatch $(ROUNDS)

@@ -26,17 +26,19 @@ http {{
 }}
 """
 LARGE_TEXTS = 14
-UNBOUND = """server:
-  interface: 0.0.0.0
+# How every unbound of the lab and its tests begins: for everybody, all its files in its own directory.
+UNBOUND_HEAD = """server:
   access-control: 0.0.0.0/0 allow
   chroot: ""
   username: ""
   directory: "{dir}"
-  pidfile: "{dir}/unbound.pid"
-  logfile: "{dir}/unbound.log"
+  pidfile: "{dir}/{files}.pid"
+  logfile: "{dir}/{files}.log"
   use-syslog: no
-  do-daemonize: yes
   do-ip6: no
+"""
+UNBOUND = UNBOUND_HEAD + """  interface: 0.0.0.0
+  do-daemonize: yes
   incoming-num-tcp: 1000
   module-config: "iterator"
   max-udp-size: 4096
@@ -64,7 +66,7 @@ def _dns(topology: Topology, node: str, zone: str, state: Path) -> list:
                    for other in topology.of_kind(INTERNET))
     data += "".join(f"  local-data: 'large.{zone}. 60 IN TXT \"{number:02}{'x' * 248}\"'\n"
                     for number in range(LARGE_TEXTS))
-    (state / "unbound.conf").write_text(UNBOUND.format(dir=state, zone=zone, data=data))
+    (state / "unbound.conf").write_text(UNBOUND.format(dir=state, files="unbound", zone=zone, data=data))
     return ["unbound", "-c", str(state / "unbound.conf")]
 
 

@@ -27,7 +27,7 @@
 #include <bpf/bpf.h>
 
 #include "base/own.h"
-#include "egress/abi.h"
+#include "claims.h"
 #include "live.h"
 #include "measure.h"
 #include "packet.h"
@@ -72,20 +72,17 @@ static int isolate(void)
 }
 
 /* The ledger, with the one conversation that ROW_DELIVER belongs to. */
-static int make_claims(void)
+static int make_claims(struct claims *ret)
 {
-	struct ps_claim_key key = {.src = ps_ip16_v4(htonl(WORLD_OWN)),
-				   .dst = ps_ip16_v4(htonl(PEER)),
-				   .sport = htons(OWN_SLICE << SHIFT),
-				   .dport = htons(443),
-				   .protocol = TCP};
-	struct ps_claim claim = {0};
-	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "claims", sizeof(key), sizeof(claim),
-				PS_CLAIMS_MAX, NULL);
+	struct ps_claim_key flow = {.src = ps_ip16_v4(htonl(WORLD_OWN)),
+				    .dst = ps_ip16_v4(htonl(PEER)),
+				    .sport = htons(OWN_SLICE << SHIFT),
+				    .dport = htons(443),
+				    .protocol = TCP,
+				    .shift = SHIFT};
+	int r = claims_open(ret);
 
-	if (fd < 0)
-		return fd;
-	return bpf_map_update_elem(fd, &key, &claim, BPF_ANY) < 0 ? -errno : fd;
+	return r < 0 ? r : claims_add(ret, &flow);
 }
 
 static void list_stages(const struct world *world, struct row rows[N_ROWS])
@@ -202,13 +199,13 @@ static void print_json(const struct row rows[N_ROWS], const struct live_result *
 	       ours / live->median_mpps[LIVE_FORWARD], bytes_64k);
 }
 
-static int open_worlds(int claims_fd, struct world ret[N_WORLDS])
+static int open_worlds(const struct claims *claims, struct world ret[N_WORLDS])
 {
 	int r = 0;
 
 	for (unsigned i = 0; r >= 0 && i < N_WORLDS; i++) {
 		struct world_options options = {.pin_dir = BPFFS,
-						.claims_fd = claims_fd,
+						.claims = *claims,
 						.n_addresses = sizes[i == WORLD6 ? MAIN_WORLD : i],
 						.is_v6 = i == WORLD6,
 						.ifindex = LOOPBACK};
@@ -220,12 +217,12 @@ static int open_worlds(int claims_fd, struct world ret[N_WORLDS])
 	return r;
 }
 
-static int bench(unsigned rounds, int claims_fd, struct world worlds[N_WORLDS],
+static int bench(unsigned rounds, const struct claims *claims, struct world worlds[N_WORLDS],
 		 struct row rows[N_ROWS])
 {
 	const struct world *world = &worlds[MAIN_WORLD];
 	struct live_result live;
-	int r = open_worlds(claims_fd, worlds);
+	int r = open_worlds(claims, worlds);
 
 	if (r < 0)
 		return r;
@@ -256,13 +253,13 @@ int main(int argc, char **argv)
 	unsigned rounds = argc > 1 ? (unsigned)atoi(argv[1]) : ROUNDS;
 	struct world worlds[N_WORLDS] = {0};
 	struct row rows[N_ROWS] = {0};
-	ps_auto_fd int claims_fd = -1;
+	ps_auto(claims_close) struct claims claims = {-1, -1};
 	int r = rounds ? isolate() : -EINVAL;
 
 	if (r >= 0)
-		r = claims_fd = make_claims();
+		r = make_claims(&claims);
 	if (r >= 0)
-		r = bench(rounds, claims_fd, worlds, rows);
+		r = bench(rounds, &claims, worlds, rows);
 	for (unsigned i = 0; i < N_ROWS; i++)
 		row_clear(&rows[i]);
 	for (unsigned i = 0; i < N_WORLDS; i++)

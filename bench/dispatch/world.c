@@ -144,7 +144,8 @@ static int open_programs(struct world *world)
 static int load(const struct world_options *options, struct ps_table *table,
 		struct ps_dispatch **ret)
 {
-	struct ps_dispatch_options load_options = {options->pin_dir, options->claims_fd, false};
+	struct ps_dispatch_options load_options = {options->pin_dir, options->claims.pages_fd,
+						   options->claims.wide_pages_fd, false};
 	ps_auto_mem char *message = NULL;
 	int r = ps_dispatch_load(table, &load_options, ret, &message);
 
@@ -204,7 +205,7 @@ size_t world_bytes(const struct world *world, bool quiet)
 
 	bpf_object__for_each_map(map, world->dispatch->skel->obj)
 	{
-		if (strcmp(bpf_map__name(map), "claims") == 0)
+		if (strstr(bpf_map__name(map), "pages"))
 			continue; /* the egress side's, as large as its conversations */
 		bytes = map_bytes(bpf_map__fd(map));
 		sum += bytes;

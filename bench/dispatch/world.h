@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "claims.h"
 #include "dispatch/dispatch.h"
 #include "dispatch/table.h"
 #include "job.h"
@@ -36,7 +37,7 @@ struct world {
 
 struct world_options {
 	const char *pin_dir;
-	int claims_fd;
+	struct claims claims;
 	unsigned n_addresses;
 	bool is_v6;
 	unsigned ifindex; /* by which every other host is reached */

@@ -24,8 +24,9 @@
 
 enum {
 	PS_TICK_MS = 1000,
-	PS_USAGE_SHARE = 50, /* passes over all claims take at most 1/50 of the time */
-	PS_SWEEP_TICKS = 60, /* between removals of claims whose quarantine has ended */
+	PS_USAGE_SHARE = 50, /* passes over the ledger take at most 1/50 of the time */
+	PS_THAW_TICKS = 5,   /* between releases of ports whose quarantine has ended */
+	PS_SWEEP_TICKS = 60, /* between removals of the ledger's empty pages */
 	PS_RETRY_MS = 5000,  /* between judgements of a plan that was refused */
 	PS_FRESH_MS = 5000,  /* how long a confirmed table may still give rejects */
 };
@@ -97,6 +98,7 @@ struct ps_agent {
 	bool detached;             /* by the operator: follow nothing until `attach` */
 	bool tend_armed;
 	unsigned ticks;
+	uint64_t n_no_memory;  /* pages that could not be made, at the last tick */
 	uint64_t usage_due_ms; /* when to look again which slices are in use */
 	bool ready_sent;
 };

@@ -294,7 +294,8 @@ static int load_dispatch(struct ps_agent *agent, struct ps_active *active, char 
 	ps_auto(ps_table_free) struct ps_table *table = NULL;
 	struct ps_dispatch_options options = {
 		.pin_dir = agent->pin_dir,
-		.claims_fd = ps_egress_claims_fd(active->egress),
+		.pages_fd = ps_egress_pages_fd(active->egress),
+		.wide_pages_fd = ps_egress_wide_pages_fd(active->egress),
 		.observe = agent->options.observe,
 	};
 	int r = ps_compile_table(active->plan, active->self, &table);

@@ -33,6 +33,13 @@ uint32_t ps_ip_v4_be(const struct ps_ip *ip)
 	return ip4_be;
 }
 
+bool ps_ip_is_none(const struct ps_ip *ip)
+{
+	static const struct ps_ip none;
+
+	return ps_ip_cmp(ip, &none) == 0;
+}
+
 int ps_ip_cmp(const struct ps_ip *a, const struct ps_ip *b)
 {
 	return memcmp(a->bytes, b->bytes, sizeof(a->bytes));

@@ -31,6 +31,8 @@ struct ps_ip ps_ip_from_v4(uint32_t ip4_be);
 bool ps_ip_is_v4(const struct ps_ip *ip);
 /* The IPv4 address in network order; 0 for an IPv6 address. */
 uint32_t ps_ip_v4_be(const struct ps_ip *ip);
+/* All zero: stands for no address. */
+bool ps_ip_is_none(const struct ps_ip *ip);
 /* <0, 0, >0 as memcmp(); IPv4 sorts among itself numerically. */
 int ps_ip_cmp(const struct ps_ip *a, const struct ps_ip *b);
 /* The address `offset` places after `ip`; wraps at the end of the low 64 bits. */

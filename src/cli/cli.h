@@ -37,7 +37,8 @@ struct ps_verb {
 
 /* One array for each file of verbs; the last element has no name. */
 extern const struct ps_verb ps_verbs_plan[], ps_verbs_apply[], ps_verbs_show[], ps_verbs_who[],
-	ps_verbs_trace[], ps_verbs_run[], ps_verbs_explain[], ps_verbs_daemon[], ps_verbs_lab[];
+	ps_verbs_trace[], ps_verbs_run[], ps_verbs_explain[], ps_verbs_exhaust[], ps_verbs_daemon[],
+	ps_verbs_lab[];
 
 /* Says "portslice: ..." on standard error and gives `code` back. */
 int ps_cli_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -45,6 +46,8 @@ int ps_cli_fail(int code, const char *format, ...) __attribute__((format(printf,
 /* client.c: one request to the daemon of the instance, or of `socket_path` where given.  Gives
  * PS_EXIT_DONE and *ret (the "ok" value, a new reference), or says what is wrong. */
 int ps_cli_ask(const struct ps_cli *cli, json_t *request, json_t **ret);
+/* What it says of itself. */
+int ps_cli_ask_status(const struct ps_cli *cli, json_t **ret);
 /* Connects; -errno. */
 int ps_cli_connect(const char *socket_path);
 /* Sends the request (its reference is taken over) and reads one line; NULL on a broken line. */

@@ -106,3 +106,8 @@ int ps_cli_ask(const struct ps_cli *cli, json_t *request, json_t **ret)
 	json_decref(reply);
 	return PS_EXIT_REFUSED;
 }
+
+int ps_cli_ask_status(const struct ps_cli *cli, json_t **ret)
+{
+	return ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), ret);
+}

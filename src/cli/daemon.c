@@ -14,7 +14,7 @@ static int run_status(const struct ps_cli *cli, int argc, char **argv)
 	(void)argv;
 	if (argc > 1)
 		return ps_cli_fail(PS_EXIT_USE, "expected no argument");
-	r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), &status);
+	r = ps_cli_ask_status(cli, &status);
 	if (r != PS_EXIT_DONE)
 		return r;
 	if (cli->json)

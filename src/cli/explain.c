@@ -17,6 +17,7 @@
 #include "base/own.h"
 #include "cli/cli.h"
 #include "egress/choose.h"
+#include "egress/page.h"
 
 struct question {
 	unsigned pid;
@@ -141,9 +142,12 @@ static void list_slices(struct scene *scene, const struct ps_compile_egress *egr
 	__u32 row = ps_home_row(scene->q->mark, scene->process.cgroup_id, scene->process.uid);
 	struct ps_home home =
 		choice->homes ? egress->homes[choice->homes - 1].rows[row] : (struct ps_home){0};
-	struct ps_walk walk = ps_walk_start(PS_WALK_PEER, choice->n, home, 0);
+	struct ps_claim_key flow = {.dst = ps_ip16(&scene->q->to),
+				    .dport = htons(scene->q->port),
+				    .protocol = IPPROTO_TCP};
+	struct ps_walk walk = ps_walk_start(choice->n, home, ps_peer_hash(&flow));
 
-	for (; walk.part == 0 && !ps_walk_over(&walk); ps_walk_skip_slice(&walk)) {
+	for (; !ps_walk_over(&walk); ps_walk_skip_slice(&walk)) {
 		const struct ps_egress_slice *slice =
 			&egress->slices[choice->first + ps_walk_slice(&walk)];
 		char text[PS_IP_TEXT_MAX];

@@ -91,7 +91,7 @@ static int show_hosts(const struct ps_cli *cli, int argc, char **argv)
 	int r = plan_for(cli, argc, argv, &plan);
 
 	if (r == PS_EXIT_DONE && argc == 1)
-		r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), &status);
+		r = ps_cli_ask_status(cli, &status);
 	for (size_t i = 0; r == PS_EXIT_DONE && i < plan->n_hosts; i++) {
 		const struct ps_host *host = &plan->hosts[i];
 
@@ -264,7 +264,7 @@ static int show_uplinks(const struct ps_cli *cli, int argc, char **argv)
 	(void)argv;
 	if (argc > 1)
 		return ps_cli_fail(PS_EXIT_USE, "expected no argument");
-	r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), &status);
+	r = ps_cli_ask_status(cli, &status);
 	if (r != PS_EXIT_DONE)
 		return r;
 	rows = json_incref(json_object_get(status, "uplinks"));

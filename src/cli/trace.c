@@ -113,7 +113,7 @@ static int find_arrival(const struct ps_cli *cli, const struct question *q, stru
 	if (q->at) {
 		host = ps_plan_find_host(scene->plan, q->at);
 	} else if (!q->plan_file) {
-		int r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), &status);
+		int r = ps_cli_ask_status(cli, &status);
 
 		if (r != PS_EXIT_DONE)
 			return r;

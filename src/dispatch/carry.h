@@ -13,20 +13,28 @@ struct ps_envelope {
 	__u16 from, to;
 };
 
-/* What stands before the packet is replaced by the hop's Ethernet header and the outer headers.  A
- * packet that came encapsulated without options and tags does not move.  PS_UNDECIDED: done; or why
- * not. */
-PS_INLINE __u32 ps_wrap4(struct ps_frame *frame, const struct ps_peer *peer,
-			 const struct ps_envelope *e, __u32 *ret_ifindex)
+/* Makes the frame begin with an Ethernet header and `overhead` bytes before the packet.  A packet
+ * that came encapsulated without options and tags does not move.  NULL: no room. */
+PS_INLINE __u8 *ps_make_outer(struct ps_frame *frame, __u32 ip_off, __u32 overhead)
 {
-	int delta = (int)e->ip_off - ETH_HLEN - PS_OVERHEAD_V4;
-	struct ps_hop hop;
+	int delta = (int)ip_off - ETH_HLEN - (int)overhead;
 	__u8 *data;
 
 	if (delta && ps_frame_move(frame, delta))
-		return PS_REASON_DROP_ROOM;
+		return (void *)0;
 	data = ps_frame_data(frame);
-	if ((void *)(data + ETH_HLEN + PS_OVERHEAD_V4) > ps_frame_end(frame))
+	return (void *)(data + ETH_HLEN + overhead) > ps_frame_end(frame) ? (void *)0 : data;
+}
+
+/* What stands before the packet is replaced by the hop's Ethernet header and the outer headers.
+ * PS_UNDECIDED: done; or why not. */
+PS_INLINE __u32 ps_wrap4(struct ps_frame *frame, const struct ps_peer *peer,
+			 const struct ps_envelope *e, __u32 *ret_ifindex)
+{
+	__u8 *data = ps_make_outer(frame, e->ip_off, PS_OVERHEAD_V4);
+	struct ps_hop hop;
+
+	if (!data)
 		return PS_REASON_DROP_ROOM;
 	ps_hop_read(&peer->hop, &hop);
 	if (ps_unlikely(!hop.ifindex)) /* lost meanwhile */
@@ -42,15 +50,11 @@ PS_INLINE __u32 ps_wrap6(struct ps_frame *frame, const struct ps_peer *peer,
 			 const struct ps_peer6 *peer6, const struct ps_envelope *e,
 			 __u32 *ret_ifindex)
 {
-	int delta = (int)e->ip_off - ETH_HLEN - PS_OVERHEAD_V6;
+	__u8 *data = ps_make_outer(frame, e->ip_off, PS_OVERHEAD_V6);
 	struct ps_ends ends;
 	struct ps_hop hop;
-	__u8 *data;
 
-	if (delta && ps_frame_move(frame, delta))
-		return PS_REASON_DROP_ROOM;
-	data = ps_frame_data(frame);
-	if ((void *)(data + ETH_HLEN + PS_OVERHEAD_V6) > ps_frame_end(frame))
+	if (!data)
 		return PS_REASON_DROP_ROOM;
 	ps_hop_read(&peer->hop, &hop);
 	if (!hop.ifindex)

@@ -14,7 +14,7 @@
 
 #include "dispatch/decide.h"
 #include "dispatch/gatherer.h"
-#include "egress/abi.h"
+#include "egress/page-bits.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 
@@ -54,7 +54,8 @@ PS_ARRAY(owners, struct ps_owners);
 
 PS_HASH(services, struct ps_service_key, __u8);
 PS_HASH(sources, struct ps_source_key, __u8);
-PS_HASH(claims, struct ps_claim_key, struct ps_claim);
+PS_HASH(pages, struct ps_page_key, struct ps_narrow_page);
+PS_HASH(wide_pages, struct ps_page_key, struct ps_wide_page);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -259,13 +260,21 @@ PS_INLINE int ps_look_service(struct ps_frame *frame, const struct ps_service_ke
 
 PS_INLINE int ps_look_claim(struct ps_frame *frame, const struct ps_verdict *v)
 {
-	struct ps_claim_key key = {.sport = v->flow.our_port,
-				   .dport = v->flow.peer_port,
-				   .protocol = v->flow.protocol};
+	struct ps_claim_key flow = {.sport = v->flow.our_port,
+				    .dport = v->flow.peer_port,
+				    .protocol = v->flow.protocol,
+				    .shift = ps_address_shift(&v->address)};
+	struct ps_page_place place = {0};
+	struct ps_page_key key;
 
-	__builtin_memcpy(key.src.words, v->ends.ours, sizeof(key.src));
-	__builtin_memcpy(key.dst.words, v->ends.peer, sizeof(key.dst));
-	return bpf_map_lookup_elem(&claims, &key) != NULL;
+	__builtin_memcpy(flow.src.words, v->ends.ours, sizeof(flow.src));
+	__builtin_memcpy(flow.dst.words, v->ends.peer, sizeof(flow.dst));
+	ps_place_port(&flow, &place);
+	key = ps_page_key_of(&flow, place.base);
+	if (place.n_words == PS_WIDE_WORDS)
+		return ps_page_has(bpf_map_lookup_elem(&wide_pages, &key), PS_WIDE_WORDS,
+				   place.bit);
+	return ps_page_has(bpf_map_lookup_elem(&pages, &key), PS_NARROW_WORDS, place.bit);
 }
 
 PS_INLINE __u32 fill_tuple(const struct ps_verdict *v, struct bpf_sock_tuple *ret)

@@ -19,15 +19,16 @@ struct ps_dispatch;
 
 struct ps_dispatch_options {
 	const char *pin_dir; /* below a bpffs, exists; links, counters are pinned here */
-	int claims_fd;       /* map of ports in use (egress/abi.h), borrowed; -1: none */
-	bool observe;        /* count, but pass every packet */
+	/* Maps of ports in use (egress/page.h), borrowed; -1: none. */
+	int pages_fd, wide_pages_fd;
+	bool observe; /* count, but pass every packet */
 };
 
 /* Loads one generation: program and tables, not attached.  table and options are copied from.
  * Kernel complaints come with the tail of the verifier's log in *ret_message (caller frees; set
  * only on failure, may then be NULL; pass NULL if not wanted).  Next hops, freshness
  * and reject rate are those in table (unresolved, not fresh, preset) until set below.
- * -EPERM: privileges are missing; -EINVAL: claims_fd is no such map. */
+ * -EPERM: privileges are missing; -EINVAL: a map of ports in use is none. */
 int ps_dispatch_load(const struct ps_table *table, const struct ps_dispatch_options *options,
 		     struct ps_dispatch **ret, char **ret_message);
 /* Closes the C object.  Pinned links and counters live on, and keep the program running. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
 /*
  * The common packet, in one go and without a verdict in memory: IPv4 from an untagged frame, whole,
- * without options, TCP or UDP, for another host's slice or another site, with a next hop, and not too big; and what is
- * not for us at all.  Whatever is otherwise takes the stages of decide.h, which would do the same here:
- * the packet tests and the fuzzer compare.
+ * without options, TCP or UDP, for another host's slice or another site, with a next hop, and not too
+ * big; and what is not for us at all.  Whatever is otherwise takes the stages of decide.h, which would
+ * do the same here: the packet tests and the fuzzer compare.
  */
 #ifndef PS_DISPATCH_EXPRESS_H
 #define PS_DISPATCH_EXPRESS_H
@@ -74,7 +74,6 @@ ps_express_send(struct ps_frame *frame, const struct ps_address *address, const 
 	int is_near = way->envelope.to == PS_GUE_PORT;
 	struct ps_outcome ret = {is_near ? PS_REASON_TO_HOST : PS_REASON_TO_SITE, address->site,
 				 is_near ? way->peer->host : -1, XDP_DROP};
-
 	__u32 ifindex, lost = ps_wrap4(frame, way->peer, &way->envelope, &ifindex);
 
 	if (ps_unlikely(lost != PS_UNDECIDED))

@@ -10,7 +10,7 @@
 
 #include "base/own.h"
 #include "base/say.h"
-#include "egress/abi.h"
+#include "egress/page-bits.h"
 
 enum {
 	PS_LOG_LEN = 1 << 22, /* verifier's log, bytes; only touched when it complains */
@@ -90,7 +90,7 @@ static int fill_sets(const struct ps_dispatch_bpf *skel, const struct ps_table *
 	for (size_t i = 0; r >= 0 && i < table->n_services; i++)
 		r = put(skel->maps.services, &table->services[i]);
 	for (size_t i = 0; r >= 0 && i < table->n_hosts; i++)
-		if (ps_table_is_source(table, &table->hosts[i]))
+		if (!ps_ip_is_none(&table->hosts[i]))
 			r = put(skel->maps.sources, &table->hosts[i]);
 	return r;
 }
@@ -160,7 +160,7 @@ static int fill_all(const struct ps_dispatch_bpf *skel, const struct ps_table *t
 	return r < 0 ? r : fill_sets(skel, table);
 }
 
-static int use_claims(const struct ps_dispatch_bpf *skel, int fd, char **ret_message)
+static int use_pages(struct bpf_map *map, int fd, size_t size, char **ret_message)
 {
 	struct bpf_map_info info = {0};
 	__u32 len = sizeof(info);
@@ -171,14 +171,23 @@ static int use_claims(const struct ps_dispatch_bpf *skel, int fd, char **ret_mes
 	r = bpf_obj_get_info_by_fd(fd, &info, &len);
 	if (r < 0)
 		return ps_say(ret_message, r, "map of ports in use: %s", strerror(-r));
-	if (info.key_size != sizeof(struct ps_claim_key) ||
-	    info.value_size != sizeof(struct ps_claim))
+	if (info.key_size != sizeof(struct ps_page_key) || info.value_size != size)
 		return ps_say(ret_message, -EINVAL,
 			      "map of ports in use has keys of %u and values of %u bytes, not "
 			      "%zu and %zu: another version of portslice made it",
-			      info.key_size, info.value_size, sizeof(struct ps_claim_key),
-			      sizeof(struct ps_claim));
-	return bpf_map__reuse_fd(skel->maps.claims, fd);
+			      info.key_size, info.value_size, sizeof(struct ps_page_key), size);
+	return bpf_map__reuse_fd(map, fd);
+}
+
+static int use_ledger(const struct ps_dispatch_bpf *skel, const struct ps_dispatch_options *options,
+		      char **ret_message)
+{
+	int r = use_pages(skel->maps.pages, options->pages_fd, sizeof(struct ps_narrow_page),
+			  ret_message);
+
+	return r < 0 ? r
+		     : use_pages(skel->maps.wide_pages, options->wide_pages_fd,
+				 sizeof(struct ps_wide_page), ret_message);
 }
 
 /* Goes on counting where the last generation stopped; an older version's pin is too small. */
@@ -251,7 +260,7 @@ static int load(struct ps_dispatch *d, const struct ps_table *table,
 	d->skel->rodata->observe = options->observe;
 	r = set_sizes(d->skel, table);
 	if (r >= 0)
-		r = use_claims(d->skel, options->claims_fd, ret_message);
+		r = use_ledger(d->skel, options, ret_message);
 	if (r < 0)
 		return r;
 	r = use_counters(d->skel, counters);

@@ -63,10 +63,23 @@ PS_INLINE void ps_write_reset(void *at, const struct ps_flow *flow, const struct
 	ps_write_rst_segment(ip + 1, flow, reset, sum);
 }
 
-/* How much of a rejected packet an ICMP error quotes, bytes; a multiple of 4. */
-PS_INLINE __u32 ps_quote_len(const struct iphdr *ip)
+/* Adds the words of the quote to *sum; quote_len: a multiple of 4, at most max, which is a constant.
+ * 0: the quote ends beyond end. */
+PS_INLINE int ps_sum_quote(const void *quote, const void *end, __u32 quote_len, __u32 max,
+			   __u32 *sum)
 {
-	return ip->ihl * 4 + 8;
+	const __u8 *at = quote;
+
+	for (__u32 i = 0; i < max / 4; i++) {
+		if (i * 4 >= quote_len)
+			break;
+		ps_hide(at);
+		if ((const void *)(at + 4) > end)
+			return 0;
+		*sum += ps_sum32(*(const __u32 *)(const void *)at);
+		at += 4;
+	}
+	return 1;
 }
 
 /* Writes PS_UNREACHABLE_LEN bytes before the quote, which is there already: too big for mtu bytes
@@ -77,19 +90,11 @@ PS_INLINE int ps_write_unreachable(void *at, const void *end, const struct ps_fl
 {
 	struct iphdr *ip = at;
 	struct ps_icmp *icmp = (void *)(ip + 1);
-	const __u8 *quote = (const void *)(icmp + 1);
 	__u8 code = mtu ? PS_ICMP_CODE_TOO_BIG : PS_ICMP_CODE_PORT;
 	__u32 sum = ps_be16(PS_ICMP_UNREACHABLE << 8 | code) + ps_be16(mtu);
 
-	for (__u32 i = 0; i < PS_QUOTE_MAX / 4; i++) {
-		if (i * 4 >= quote_len)
-			break;
-		ps_hide(quote);
-		if ((const void *)(quote + 4) > end)
-			return 0;
-		sum += ps_sum32(*(const __u32 *)(const void *)quote);
-		quote += 4;
-	}
+	if (!ps_sum_quote(icmp + 1, end, quote_len, PS_QUOTE_MAX, &sum))
+		return 0;
 	ps_write_ip(ip, PS_PROTO_ICMP, flow->ours, flow->peer, PS_UNREACHABLE_LEN + quote_len,
 		    ps_ip_sum(PS_PROTO_ICMP, flow->ours, flow->peer));
 	*icmp = (struct ps_icmp){PS_ICMP_UNREACHABLE, code, ps_checksum(sum), 0, ps_be16(mtu)};

@@ -48,21 +48,13 @@ PS_INLINE int ps_write_unreachable6(void *at, const void *end, const struct ps_e
 {
 	struct ps_ip6 *ip = at;
 	struct ps_icmp *icmp = (void *)(ip + 1);
-	const __u8 *quote = (const void *)(icmp + 1);
 	__u8 type = mtu ? PS_ICMP6_TOO_BIG : PS_ICMP6_UNREACHABLE;
 	__u8 code = mtu ? 0 : PS_ICMP6_CODE_PORT;
 	__u32 sum = ps_sum6(ends, sizeof(*icmp) + quote_len, PS_PROTO_ICMP6) +
 		    ps_be16(type << 8 | code) + ps_be16(mtu);
 
-	for (__u32 i = 0; i < PS_QUOTE6_MAX / 4; i++) {
-		if (i * 4 >= quote_len)
-			break;
-		ps_hide(quote);
-		if ((const void *)(quote + 4) > end)
-			return 0;
-		sum += ps_sum32(*(const __u32 *)(const void *)quote);
-		quote += 4;
-	}
+	if (!ps_sum_quote(icmp + 1, end, quote_len, PS_QUOTE6_MAX, &sum))
+		return 0;
 	ps_write_ip6(ip, ends, sizeof(*icmp) + quote_len, PS_PROTO_ICMP6);
 	*icmp = (struct ps_icmp){type, code, ps_checksum(sum), 0, ps_be16(mtu)};
 	return 1;

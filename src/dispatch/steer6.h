@@ -12,7 +12,6 @@
 
 enum {
 	PS_IP6_LEN = 40,
-	PS_IP6_MTU_MIN = 1280,
 	PS_EXTENSIONS_MAX = 4,
 	PS_QUOTE6_MAX = 128, /* of a rejected packet, bytes; RFC 4443 §3 would allow 1,232 */
 	PS_RST6_LEN = PS_IP6_LEN + 20,

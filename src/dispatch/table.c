@@ -252,16 +252,9 @@ bool ps_table_find(const struct ps_table *table, const struct ps_ip *ip, struct 
 	return at && find_in(table, at->block, ps_be32(ip6[3]), ret);
 }
 
-static bool is_none(const struct ps_ip *ip)
-{
-	static const struct ps_ip none;
-
-	return ps_ip_cmp(ip, &none) == 0;
-}
-
 bool ps_table_is_source(const struct ps_table *table, const struct ps_ip *ip)
 {
-	for (size_t i = 0; !is_none(ip) && i < table->n_hosts; i++)
+	for (size_t i = 0; !ps_ip_is_none(ip) && i < table->n_hosts; i++)
 		if (ps_ip_cmp(&table->hosts[i], ip) == 0)
 			return true;
 	return false;
@@ -471,7 +464,7 @@ int ps_table_set_owner(struct ps_table *table, const struct ps_ip *ip, unsigned 
 
 	if (!ps_table_find(table, ip, &address))
 		return -ENOENT;
-	if (host >= table->n_hosts || is_none(&table->hosts[host]))
+	if (host >= table->n_hosts || ps_ip_is_none(&table->hosts[host]))
 		return -EINVAL;
 	if (slice >= ps_slice_count(ps_address_shift(&address)) ||
 	    slice < ps_slice_first(ps_address_shift(&address)))

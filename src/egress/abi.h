@@ -13,9 +13,11 @@
 enum {
 	PS_CLASSES_MAX = 1024,
 	PS_CHOICE_SLICES_MAX = 65536, /* slices of this host, all pools together */
-	PS_CLAIMS_MAX = 1 << 20,
-	PS_COMM_LEN = 16,       /* TASK_COMM_LEN, NUL included */
-	PS_CLASS_NONE = 0xffff, /* in events: of no class */
+	PS_PAGES_MAX = 1 << 17,       /* narrow: destinations with a port in use; 25 MB */
+	PS_WIDE_PAGES_MAX = 1 << 14,  /* of destinations with more than 256; 7 MB */
+	PS_QUARANTINE_MAX = 1 << 18,  /* memory as they come */
+	PS_COMM_LEN = 16,             /* TASK_COMM_LEN, NUL included */
+	PS_CLASS_NONE = 0xffff,       /* in events: of no class */
 };
 
 /* Value of map `services` (by src, sport, protocol; src 0.0.0.0 or `::`: a service on whatever
@@ -28,86 +30,110 @@ struct ps_service_value {
 #define PS_QUARANTINE_NS (60ull * 1000 * 1000 * 1000)
 
 /* What happened on the outgoing path: enum, metric label, sentence. */
-#define PS_EGRESS_REASONS(X)                                                                 \
-	X(CONNECT, "connect", "connect() given a port of this host's slices")                \
-	X(RECONNECT, "reconnect", "connect() kept the port the socket already had")          \
-	X(BIND, "bind", "bind() moved to a port of this host's slices")                      \
-	X(DIRECT, "direct", "destination is reached with the host's own address")            \
-	X(OUTSIDE, "outside", "program belongs to no class")                                 \
-	X(RELEASE, "release", "port given back")                                             \
-	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")           \
-	X(EXHAUSTED, "exhausted", "no port left towards this destination: EADDRNOTAVAIL")    \
-	X(BLOCKED, "blocked",                                                                \
-	  "every port left is bound by another socket of this host: EADDRNOTAVAIL")          \
-	X(STRAY, "stray", "port passed by: a socket that has no claim is connected with it") \
-	X(NO_SLICE, "no_slice", "the class's pool has no slice on this host: EADDRNOTAVAIL") \
-	X(NO_MEMORY, "no_memory", "table of ports in use is full: ENOBUFS")                  \
-	X(REFUSED_PORT, "refused_port",                                                      \
-	  "socket is bound outside this host's slices: EADDRNOTAVAIL")                       \
-	X(REFUSED_SHARED, "refused_shared", "destination is a shared address: ECONNREFUSED") \
-	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")  \
-	X(REPLY, "reply", "unconnected UDP send to a direct destination, which may answer")  \
-	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")  \
-	X(REFUSED_V4, "refused_v4", "no shared IPv4 address for this class: ENETUNREACH")    \
-	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")    \
-	X(REFUSED_KERNEL, "refused_kernel",                                                  \
-	  "kernel refused the shared address (its local route is missing?)")                 \
-	X(GUARD_PORT, "guard_port",                                                          \
-	  "left with a shared address and a port outside our slices: dropped")               \
-	X(GUARD_FRAGMENT, "guard_fragment",                                                  \
-	  "fragment from a shared address without its first: dropped")                       \
-	X(GUARD_PROTOCOL, "guard_protocol",                                                  \
-	  "protocol without ports from a shared address: dropped")                           \
-	X(GUARD_NEIGHBOUR, "guard_neighbour",                                                \
-	  "neighbour discovery from or for a shared address: dropped")                       \
+#define PS_EGRESS_REASONS(X)                                                                     \
+	X(CONNECT, "connect", "connect() given a port of this host's slices")                    \
+	X(RECONNECT, "reconnect", "connect() kept the port the socket already had")              \
+	X(BIND, "bind", "bind() moved to a port of this host's slices")                          \
+	X(DIRECT, "direct", "destination is reached with the host's own address")                \
+	X(OUTSIDE, "outside", "program belongs to no class")                                     \
+	X(RELEASE, "release", "port given back")                                                 \
+	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")               \
+	X(WATERMARK_70, "watermark_70", "70 % of the ports towards this destination are in use") \
+	X(WATERMARK_90, "watermark_90", "90 % of the ports towards this destination are in use") \
+	X(WATERMARK_FULL, "watermark_full", "the last port towards this destination was given")  \
+	X(EXHAUSTED, "exhausted", "no port left towards this destination: EADDRNOTAVAIL")        \
+	X(BLOCKED, "blocked",                                                                    \
+	  "every port left is bound by another socket of this host: EADDRNOTAVAIL")              \
+	X(STRAY, "stray", "port passed by: a socket that has no claim is connected with it")     \
+	X(NO_SLICE, "no_slice", "the class's pool has no slice on this host: EADDRNOTAVAIL")     \
+	X(NO_MEMORY, "no_memory", "the ledger has no room for another page: ENOBUFS")            \
+	X(REFUSED_PORT, "refused_port",                                                          \
+	  "socket is bound outside this host's slices: EADDRNOTAVAIL")                           \
+	X(REFUSED_SHARED, "refused_shared", "destination is a shared address: ECONNREFUSED")     \
+	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")      \
+	X(REPLY, "reply", "unconnected UDP send to a direct destination, which may answer")      \
+	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")      \
+	X(REFUSED_V4, "refused_v4", "no shared IPv4 address for this class: ENETUNREACH")        \
+	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")        \
+	X(REFUSED_KERNEL, "refused_kernel",                                                      \
+	  "kernel refused the shared address (its local route is missing?)")                     \
+	X(GUARD_PORT, "guard_port",                                                              \
+	  "left with a shared address and a port outside our slices: dropped")                   \
+	X(GUARD_FRAGMENT, "guard_fragment",                                                      \
+	  "fragment from a shared address without its first: dropped")                           \
+	X(GUARD_PROTOCOL, "guard_protocol",                                                      \
+	  "protocol without ports from a shared address: dropped")                               \
+	X(GUARD_NEIGHBOUR, "guard_neighbour",                                                    \
+	  "neighbour discovery from or for a shared address: dropped")                           \
 	X(GUARD_INGRESS, "guard_ingress", "for a shared address, not by an uplink: dropped")
 
 #define PS_EGRESS_REASON_ENUM(name, label, text) PS_EGRESS_##name,
 enum ps_egress_reason { PS_EGRESS_REASONS(PS_EGRESS_REASON_ENUM) PS_EGRESS_MAX };
 #undef PS_EGRESS_REASON_ENUM
 
-/* Key of map `claims`: a port in use towards one peer (facts.md PX-3).  dst and dport zero: the
- * port is held by a bound socket that has no peer.  One key for both families costs an IPv4 look-up
- * 3 ns (doc/egress.md). */
+/* A port in use towards one peer (facts.md PX-3).  dst and dport zero: the port is held by a bound
+ * socket that has no peer.  Key of maps `quarantine` and `services`. */
 struct ps_claim_key {
 	union ps_ip16 src, dst;
 	__be16 sport, dport;
 	__u8 protocol;
-	__u8 pad[3];
+	__u8 shift; /* of the slice of src and sport; 0 in map `services` */
+	__u8 pad[2];
 };
 _Static_assert(sizeof(struct ps_claim_key) == 40, "map key layout is ABI");
 
-/* Value of map `claims`. */
-struct ps_claim {
-	__u64 free_after_ns; /* CLOCK_BOOTTIME; 0: held by a socket, else in quarantine until then */
+/* A claim, as whoever holds it must give it back. */
+struct ps_grip {
+	struct ps_claim_key flow;
+	__u64 gen; /* of its page */
 };
+_Static_assert(sizeof(struct ps_grip) == 48, "part of layouts that are ABI");
 
-/* free_after_ns of an entry that the sweeper is about to delete: nobody may take it over. */
-#define PS_CLAIM_DYING (~0ull)
+/* Value of map `quarantine`: a port in use by nobody until the kernel's TIME_WAIT has passed. */
+struct ps_quarantine {
+	__u64 free_after_ns; /* CLOCK_BOOTTIME */
+	__u64 gen;
+};
 
 /* Value of socket storage `sockets`: the one claim a socket has. */
 struct ps_held {
-	struct ps_claim_key key;
+	struct ps_grip grip;
 	__u32 held; /* 1: the claim is this socket's; whoever swaps it to 0 gives the port back */
+	__u32 pad;
 };
-_Static_assert(sizeof(struct ps_held) == 44, "socket storage outlives a generation");
+_Static_assert(sizeof(struct ps_held) == 56, "socket storage outlives a generation");
+
+/* Element of map `leases`, at the place of its slice: may ports be drawn?  A claim reads it again
+ * after it was taken, so nothing is taken of a slice once the word says so. */
+enum ps_lease_state { PS_LEASE_ACTIVE, PS_LEASE_DRAINING, PS_LEASE_GONE };
+struct ps_lease {
+	__u32 state; /* enum ps_lease_state */
+	__u32 pad;
+	__u64 until_ns; /* CLOCK_BOOTTIME; 0: without end */
+};
+
+/* What ps_sweep is run with. */
+struct ps_sweep_order {
+	__u32 is_urgent; /* remove pages that were in use a moment ago, too */
+};
 
 /* Direct destinations whose answers a datagram socket may await at once; the last ones it sent to. */
 enum { PS_REPLIES_MAX = 8 };
 
 /* Value of socket storage `replies`: claims towards direct destinations that a socket bound to a
- * shared address sent to without connect().  protocol 0: a free place. */
+ * shared address sent to without connect().  flow.protocol 0: a free place. */
 struct ps_replies {
 	__u32 lock; /* struct bpf_spin_lock */
 	__u32 next; /* the place to take, modulo PS_REPLIES_MAX */
-	struct ps_claim_key keys[PS_REPLIES_MAX];
+	struct ps_grip grips[PS_REPLIES_MAX];
 };
-_Static_assert(sizeof(struct ps_replies) == 328, "socket storage outlives a generation");
+_Static_assert(sizeof(struct ps_replies) == 392, "socket storage outlives a generation");
 
 /* Slices that serve a class, [first, first + n) in map `slices`, those of one address side by side.
  * n 0: none on this host. */
 struct ps_choice {
 	__u32 first, n;
+	__u32 n_shared; /* their ports that are drawn towards peers; the loader sets it */
 	__u32 homes; /* 1 + the row of map `homes`; 0: there is one address, or nobody has a home */
 };
 
@@ -131,10 +157,12 @@ struct ps_choices {
 struct ps_choice_slice {
 	union ps_ip16 address;
 	__u16 first_port;
-	__u16 pad;
+	__u8 shift;
+	__u8 pad;
 	__u32 n_ports;
+	__u32 n_exclusive; /* of them, the last: drawn for sockets without a peer only */
 };
-_Static_assert(sizeof(struct ps_choice_slice) == 24, "map value layout is ABI");
+_Static_assert(sizeof(struct ps_choice_slice) == 28, "map value layout is ABI");
 
 /* Element of map `class_sets`: classes, by bit. */
 enum { PS_CLASS_WORDS = PS_CLASSES_MAX / 64 };
@@ -156,8 +184,8 @@ struct ps_uid_starts {
 	__u32 first[PS_UID_STARTS_MAX];
 };
 
-/* Key of map `owned` (value: __u8 1): (address, port block) this host may use; looked up by the
- * guard and the bind hook.  block is port >> shift. */
+/* Key of map `owned` (value: __u32, its place in map `slices`): (address, port block) this host may
+ * use.  block is port >> shift. */
 struct ps_owned_key {
 	union ps_ip16 address;
 	__u16 block;

@@ -16,8 +16,7 @@ enum {
 	SO_REUSEADDR = 2,
 	CURRENT_NETNS = -1, /* BPF_F_CURRENT_NETNS */
 	TCP_MAXSEG = 2,
-	PORT_COUNT = 65536,
-	FRESH_STARTS = 128, /* after that many blocked ports, in order through all the others */
+	LOOPS_MAX = 1 << 23, /* BPF_MAX_LOOPS */
 	CGROUP_LEVELS = 32,
 	DENY = 0,
 	ALLOW = 1,
@@ -103,7 +102,7 @@ struct {
 struct replies {
 	struct bpf_spin_lock lock;
 	__u32 next;
-	struct ps_claim_key keys[PS_REPLIES_MAX];
+	struct ps_grip grips[PS_REPLIES_MAX];
 };
 _Static_assert(sizeof(struct replies) == sizeof(struct ps_replies), "one layout");
 
@@ -205,8 +204,8 @@ static __always_inline struct ps_home home_of(struct bpf_sock *sk, const struct 
 	return of ? of->rows[user_row(sk) & (PS_HOME_ROWS - 1)] : (struct ps_home){0};
 }
 
-/* Counts, tells user space who it was, and answers the program: DENY with this errno. */
-static __always_inline int deny(const struct ps_claim_key *flow, int class, __u32 reason, int error)
+/* Counts, and tells user space whose call it was. */
+static __always_inline void tell(const struct ps_claim_key *flow, int class, __u32 reason)
 {
 	__u32 known = class >= 0 ? (__u32) class : PS_CLASS_NONE;
 	struct ps_egress_event *event;
@@ -219,6 +218,12 @@ static __always_inline int deny(const struct ps_claim_key *flow, int class, __u3
 		bpf_get_current_comm(event->comm, sizeof(event->comm));
 		bpf_ringbuf_submit(event, 0);
 	}
+}
+
+/* Tells, and answers the program: DENY with this errno. */
+static __always_inline int deny(const struct ps_claim_key *flow, int class, __u32 reason, int error)
+{
+	tell(flow, class, reason);
 	if (observe)
 		return ALLOW;
 	bpf_set_retval(-error);

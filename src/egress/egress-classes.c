@@ -128,8 +128,6 @@ int ps_egress_fill_classes(struct ps_egress *egress, const struct ps_egress_conf
 	if (!r)
 		r = fill_prefixes(egress->hooks->maps.class_to, sets->prefixes[1],
 				  sets->n_prefixes[1]);
-	for (uint32_t i = 0; r == 0 && i < config->n_choices; i++)
-		r = put(egress->hooks->maps.choices, &i, &config->choices[i]);
 	for (uint32_t i = 0; r == 0 && i < config->n_homes; i++)
 		r = put(egress->hooks->maps.homes, &i, &config->homes[i]);
 	return r;

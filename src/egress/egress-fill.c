@@ -7,8 +7,7 @@
 #include "base/own.h"
 #include "base/say.h"
 #include "egress/inside.h"
-
-enum { WALK_PORTS_MIN = 8 }; /* choose.h splits off an eighth */
+#include "egress/page.h"
 
 /* Names slices that are there, all of the family. */
 static bool choice_is_sound(const struct ps_egress_config *config, const struct ps_choice *choice,
@@ -68,7 +67,9 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 	for (size_t i = 0; i < config->n_slices; i++) {
 		const struct ps_egress_slice *slice = &config->slices[i];
 
-		if (slice->ports.count < WALK_PORTS_MIN || slice->shift > PS_SHIFT_WHOLE ||
+		if (slice->shift < PS_SHIFT_MIN ||
+		    (slice->shift > PS_SHIFT_MAX && slice->shift != PS_SHIFT_WHOLE) ||
+		    slice->shift > PS_SHIFT_WHOLE ||
 		    slice->ports.first + slice->ports.count > PS_PORT_COUNT)
 			return ps_say(ret_message, -EINVAL, "slice %zu has ports %u+%u of shift %u",
 				      i, slice->ports.first, slice->ports.count, slice->shift);
@@ -99,6 +100,7 @@ int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config 
 		{egress->hooks->maps.homes, config->n_homes},
 		{egress->hooks->maps.choices, config->n_choices},
 		{egress->hooks->maps.slices, config->n_slices},
+		{egress->hooks->maps.leases, config->n_slices},
 		{egress->hooks->maps.owned, config->n_slices},
 		{egress->hooks->maps.places, n_places},
 		{egress->hooks->maps.places6, n_places},
@@ -115,28 +117,106 @@ int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config 
 	return 0;
 }
 
+/* Slices of one address side by side, the lowest that serves first. */
+static int compare_slices(const void *a, const void *b)
+{
+	const struct ps_choice_slice *x = *(struct ps_choice_slice *const *)a;
+	const struct ps_choice_slice *y = *(struct ps_choice_slice *const *)b;
+	int r = memcmp(&x->address, &y->address, sizeof(x->address));
+
+	return r ? r : (x->first_port > y->first_port) - (x->first_port < y->first_port);
+}
+
+/* The first slice of an address has its exclusive block. */
+static void set_exclusive(struct ps_choice_slice **sorted, size_t n)
+{
+	qsort(sorted, n, sizeof(*sorted), compare_slices);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t part = sorted[i]->n_ports / PS_EXCLUSIVE_PART;
+
+		if (i && ps_ip16_is_same(&sorted[i]->address, &sorted[i - 1]->address))
+			continue;
+		sorted[i]->n_exclusive = part < PS_EXCLUSIVE_MAX ? part : PS_EXCLUSIVE_MAX;
+	}
+}
+
+/* As map `slices` has them; those that stand in no choice have no exclusive block. */
+static int make_slices(const struct ps_egress_config *config, struct ps_choice_slice **ret)
+{
+	ps_auto_mem struct ps_choice_slice *slices = calloc(config->n_slices + 1, sizeof(*slices));
+	ps_auto_mem struct ps_choice_slice **sorted =
+		calloc(config->n_slices + 1, sizeof(struct ps_choice_slice *));
+	ps_auto_mem bool *serves = calloc(config->n_slices + 1, sizeof(*serves));
+	size_t n = 0;
+
+	if (!slices || !sorted || !serves)
+		return -ENOMEM;
+	for (size_t i = 0; i < config->n_choices; i++) {
+		const struct ps_choices *choice = &config->choices[i];
+
+		memset(serves + choice->v4.first, 1, choice->v4.n);
+		memset(serves + choice->v6.first, 1, choice->v6.n);
+	}
+	for (size_t i = 0; i < config->n_slices; i++) {
+		const struct ps_egress_slice *slice = &config->slices[i];
+
+		slices[i] = (struct ps_choice_slice){.address = ps_ip16(&slice->address),
+						     .first_port = slice->ports.first,
+						     .shift = (uint8_t)slice->shift,
+						     .n_ports = slice->ports.count};
+		if (serves[i])
+			sorted[n++] = &slices[i];
+	}
+	set_exclusive(sorted, n);
+	*ret = ps_move(slices);
+	return 0;
+}
+
+static int fill_slice(struct ps_egress *egress, const struct ps_choice_slice *slice, uint32_t i)
+{
+	const struct ps_lease lease = {.state = PS_LEASE_ACTIVE};
+	struct ps_owned_key key = {.address = slice->address,
+				   .block = (uint16_t)(slice->first_port >> slice->shift)};
+	int r = bpf_map__update_elem(egress->hooks->maps.slices, &i, sizeof(i), slice,
+				     sizeof(*slice), BPF_ANY);
+
+	if (!r)
+		r = bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), &lease,
+					 sizeof(lease), BPF_ANY);
+	if (!r)
+		r = bpf_map__update_elem(egress->hooks->maps.owned, &key, sizeof(key), &i,
+					 sizeof(i), BPF_ANY);
+	return r;
+}
+
+static struct ps_choice count_shared(const struct ps_choice_slice *slices, struct ps_choice choice)
+{
+	choice.n_shared = 0;
+	for (uint32_t i = 0; i < choice.n; i++)
+		choice.n_shared += ps_slice_draws(&slices[choice.first + i], 0);
+	return choice;
+}
+
+static int fill_choice(struct ps_egress *egress, const struct ps_choice_slice *slices,
+		       const struct ps_choices *choice, uint32_t i)
+{
+	const struct ps_choices value = {count_shared(slices, choice->v4),
+					 count_shared(slices, choice->v6)};
+
+	return bpf_map__update_elem(egress->hooks->maps.choices, &i, sizeof(i), &value,
+				    sizeof(value), BPF_ANY);
+}
+
 static int fill_slices(struct ps_egress *egress, const struct ps_egress_config *config)
 {
-	const uint8_t one = 1;
+	ps_auto_mem struct ps_choice_slice *slices = NULL;
+	int r = make_slices(config, &slices);
 
-	for (uint32_t i = 0; i < config->n_slices; i++) {
-		const struct ps_egress_slice *slice = &config->slices[i];
-		struct ps_choice_slice value = {.address = ps_ip16(&slice->address),
-						.first_port = slice->ports.first,
-						.n_ports = slice->ports.count};
-		struct ps_owned_key key = {.address = ps_ip16(&slice->address),
-					   .block = (uint16_t)(slice->ports.first >> slice->shift)};
-		int r = bpf_map__update_elem(egress->hooks->maps.slices, &i, sizeof(i), &value,
-					     sizeof(value), BPF_ANY);
-
-		if (r < 0)
-			return r;
-		r = bpf_map__update_elem(egress->hooks->maps.owned, &key, sizeof(key), &one,
-					 sizeof(one), BPF_ANY);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	for (uint32_t i = 0; !r && i < config->n_slices; i++)
+		r = fill_slice(egress, &slices[i], i);
+	for (uint32_t i = 0; !r && i < config->n_choices; i++)
+		r = fill_choice(egress, slices, &config->choices[i], i);
+	return r;
 }
 
 static int add_place(struct ps_egress *egress, const struct ps_prefix *prefix, uint8_t kind,

@@ -97,13 +97,28 @@ static int check_pinned(struct bpf_map *map, const char *path, char **ret_messag
 		      "%s has the layout of another version: run `portslice detach` first", path);
 }
 
+/* Before the pins are compared. */
+static int bound_memory(struct ps_egress *egress, const struct ps_egress_options *options)
+{
+	int r = 0;
+
+	if (options->n_pages)
+		r = bpf_map__set_max_entries(egress->hooks->maps.pages, options->n_pages);
+	if (!r && options->n_wide_pages)
+		r = bpf_map__set_max_entries(egress->hooks->maps.wide_pages, options->n_wide_pages);
+	return r;
+}
+
 static int pin_maps(struct ps_egress *egress, char **ret_message)
 {
 	const struct {
 		struct bpf_map *map;
 		const char *name;
 	} rows[] = {
-		{egress->hooks->maps.claims, "claims"},
+		{egress->hooks->maps.pages, "pages"},
+		{egress->hooks->maps.wide_pages, "wide-pages"},
+		{egress->hooks->maps.drafts, "drafts"},
+		{egress->hooks->maps.quarantine, "quarantine"},
 		{egress->hooks->maps.sockets, "sockets"},
 		{egress->hooks->maps.replies, "replies"},
 		{egress->hooks->maps.counters, "egress-counters"},
@@ -218,6 +233,8 @@ static int start(struct ps_egress *egress, const struct ps_egress_config *config
 		r = set_constants(egress, config, options->observe);
 	if (!r)
 		r = ps_egress_size_maps(egress, config);
+	if (!r)
+		r = bound_memory(egress, options);
 	if (!r)
 		r = load_objects(egress, ret_message);
 	if (!r)

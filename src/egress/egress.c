@@ -11,7 +11,9 @@
  * What outlives a generation, and the process, is pinned:
  *
  *   PIN_DIR/hook-NAME        a cgroup link each; unpinning detaches the hook
- *   PIN_DIR/claims           (source, destination, protocol) -> in use, or in quarantine until
+ *   PIN_DIR/pages, wide-pages  the ledger: ports in use, by source block, destination, protocol
+ *   PIN_DIR/drafts           templates of pages, and what makes their generations unique
+ *   PIN_DIR/quarantine       (source, destination, protocol) -> free after
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
  *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
  *   PIN_DIR/egress-counters  by reason, one number a processor
@@ -23,11 +25,11 @@
  * The life of a claim: taken in the connect or bind hook (claim.h), held by one socket (`sockets`),
  * given back by sock_ops at TCP_CLOSE or by sock_release, whichever comes first.  A connection
  * without timestamps keeps its port for its TIME_WAIT (and for the FIN_WAIT2 before it, where the
- * kernel has put an orphan aside): the claim stays with free_after_ns set, is
- * taken over when the time has passed, and ps_egress_sweep() deletes what nobody took over.
+ * kernel has put an orphan aside): the claim moves to `quarantine`, and ps_egress_thaw() gives it
+ * back when the time has passed.  Pages of which nothing is in use go by ps_egress_sweep().
  *
  * Must not: use a link's or a map's kernel object without the pin being the one that counts;
- * delete a claim from user space (a socket may hold it); print.
+ * write or delete a page from user space (ledger.h); print.
  *
  * Standards and measurements: RFC 7597 section 8.1 (no packet outside the port set leaves), RFC
  * 6191 (timestamps and TIME_WAIT), RFC 6056 section 3.3 (random start, then in order), RFC 8305
@@ -52,8 +54,8 @@ static const char *const hook_names[N_HOOKS] = {
 	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
 };
 
-static const char *const map_names[] = {"claims", "sockets", "replies", "egress-counters",
-					"events"};
+static const char *const map_names[] = {"pages",   "wide-pages", "drafts",          "quarantine",
+					"sockets", "replies",    "egress-counters", "events"};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
@@ -187,13 +189,31 @@ int ps_egress_detach_all(const char *pin_dir)
 	return first;
 }
 
-int ps_egress_sweep(struct ps_egress *egress, uint64_t *ret_n_freed)
+int ps_egress_thaw(struct ps_egress *egress, uint64_t *ret_n_freed)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts);
-	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_sweep), &opts);
+	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_thaw), &opts);
 
 	if (r < 0)
 		return r;
 	*ret_n_freed = opts.retval;
 	return 0;
+}
+
+int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_removed)
+{
+	struct ps_sweep_order order = {is_urgent};
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &order, .ctx_size_in = sizeof(order));
+	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_sweep), &opts);
+
+	if (r < 0)
+		return r;
+	*ret_n_removed = opts.retval;
+	return 0;
+}
+
+int ps_egress_lease(struct ps_egress *egress, uint32_t i, const struct ps_lease *lease)
+{
+	return bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), lease,
+				    sizeof(*lease), BPF_EXIST);
 }

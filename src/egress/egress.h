@@ -14,6 +14,7 @@
 #include "base/ip.h"
 #include "base/range.h"
 #include "egress/abi.h"
+#include "egress/page-bits.h"
 
 struct ps_egress;
 
@@ -89,6 +90,9 @@ struct ps_egress_options {
 	const char *pin_dir; /* below a bpffs, exists; links, claims, counters are pinned here */
 	const char *cgroup_path; /* the hooks' root, a cgroup2 folder */
 	bool observe;            /* count what would be done, change nothing */
+	/* Pages of the ledger, preallocated: 192 and 416 bytes each.  0: PS_PAGES_MAX and
+	 * PS_WIDE_PAGES_MAX. */
+	uint32_t n_pages, n_wide_pages;
 };
 
 /* Loads a generation: programs and its own config maps; nothing is attached yet.  Claims, sockets,
@@ -116,16 +120,32 @@ bool ps_egress_guard_stands(struct ps_egress *egress, unsigned ifindex, bool upl
 /* Removes our guard from an interface; the clsact qdisc too where remove_qdisc says and nobody else
  * has a filter on it (one that appears between the look and the removal is lost). */
 int ps_egress_unguard(unsigned ifindex, bool remove_qdisc);
-/* Deletes the claims whose quarantine has ended, else the table would slowly fill with them; to be
- * called about once a minute.  Cost: one pass over the claims.  *ret_n_freed: how many. */
-int ps_egress_sweep(struct ps_egress *egress, uint64_t *ret_n_freed);
+/* Frees the ports whose quarantine has ended; to be called every few seconds.  Cost: one pass over the
+ * quarantine.  *ret_n_freed: how many. */
+int ps_egress_thaw(struct ps_egress *egress, uint64_t *ret_n_freed);
+/* Removes the pages of which no port is in use, nor was since the last call (is_urgent: the latter
+ * counts not); to be called about once a minute, urgently when there was no room for a page.  Cost:
+ * one pass over the pages.  *ret_n_removed: how many. */
+int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_removed);
+/* Lets programs draw ports of slice i of the config, or no longer (issue 5 drives it).  After the call
+ * and a grace period (membarrier) no claim of it begins. */
+int ps_egress_lease(struct ps_egress *egress, uint32_t i, const struct ps_lease *lease);
 /* Needs no ps_egress: unpins every link, so that the hooks leave.  Claims and counters go too. */
 int ps_egress_detach_all(const char *pin_dir);
 
-/* The map of claims, borrowed; for the dispatcher's delivery rule. */
-int ps_egress_claims_fd(const struct ps_egress *egress);
+/* The maps of narrow and wide pages, borrowed; for the dispatcher's delivery rule. */
+int ps_egress_pages_fd(const struct ps_egress *egress);
+int ps_egress_wide_pages_fd(const struct ps_egress *egress);
+/* Calls fn for each page, whose n_words words follow the head; -errno, also that of fn, which ends the
+ * pass.  Other processors go on meanwhile. */
+typedef int ps_egress_page_fn(const struct ps_page *page, unsigned n_words, void *arg);
+int ps_egress_pages(const char *pin_dir, ps_egress_page_fn *fn, void *arg);
+/* Calls fn for each port in quarantine. */
+typedef int ps_egress_quarantine_fn(const struct ps_claim_key *flow,
+				    const struct ps_quarantine *value, void *arg);
+int ps_egress_quarantine(const char *pin_dir, ps_egress_quarantine_fn *fn, void *arg);
 /* Claims held on [ports) of the address, quarantined ones not counted: is the slice in use?
- * One pass over the claims for all slices: ret[i] for slices[i]. */
+ * One pass over the ledger for all slices: ret[i] for slices[i]. */
 int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, size_t n_slices,
 		    uint64_t *ret);
 int ps_egress_counters(const char *pin_dir, uint64_t ret[PS_EGRESS_MAX]);

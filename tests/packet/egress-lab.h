@@ -15,7 +15,13 @@
 
 #include "egress/egress.h"
 
-enum { LAB_FIRST_PORT = 4096, LAB_PORTS = 128, LAB_SHIFT = 7 };
+enum {
+	LAB_FIRST_PORT = 4096,
+	LAB_SHIFT = 7,
+	LAB_PORTS = 1 << LAB_SHIFT,
+	LAB_EXCLUSIVE = LAB_PORTS / PS_EXCLUSIVE_PART,
+	LAB_SHARED = LAB_PORTS - LAB_EXCLUSIVE, /* ports towards each peer */
+};
 
 struct lab {
 	char root[64];         /* a bpffs below /tmp */

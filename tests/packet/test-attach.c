@@ -47,7 +47,8 @@ static int detach(void **state)
 
 static struct ps_dispatch *load(void)
 {
-	struct ps_dispatch_options options = {pin_dir, -1, false};
+	struct ps_dispatch_options options = {
+		.pin_dir = pin_dir, .pages_fd = -1, .wide_pages_fd = -1};
 	ps_auto_mem char *message = NULL;
 	struct ps_dispatch *kernel = NULL;
 
@@ -230,7 +231,8 @@ static void tables_of_65536_addresses_reach_the_kernel_whole(void **state)
 					   0, 0, 1500};
 	const struct ps_ip neighbour = ps_ip_from_v4(htonl(NEIGHBOUR));
 	const struct ps_hop here = hop_by(HERE);
-	struct ps_dispatch_options options = {pin_dir, -1, false};
+	struct ps_dispatch_options options = {
+		.pin_dir = pin_dir, .pages_fd = -1, .wide_pages_fd = -1};
 	ps_auto(ps_table_free) struct ps_table *big = NULL;
 	ps_auto(ps_dispatch_free) struct ps_dispatch *kernel = NULL;
 	struct timespec start, end;

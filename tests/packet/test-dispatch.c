@@ -15,16 +15,16 @@
 
 #include <bpf/bpf.h>
 
+#include "claims.h"
 #include "base/own.h"
 #include "check.h"
 #include "dispatch/dispatch.h"
-#include "egress/abi.h"
 #include "kernel.h"
 
 static struct ps_table *tables[N_WORLDS];
 static struct ps_dispatch *kernels[N_WORLDS];
 static char pin_dir[PIN_DIR_MAX];
-static int claims_fd = -1;
+static struct claims claims = {-1, -1};
 
 static int add_claim(uint8_t protocol, unsigned peer_port)
 {
@@ -32,38 +32,40 @@ static int add_claim(uint8_t protocol, unsigned peer_port)
 				   .dst = ps_ip16_v4(htonl(PEER)),
 				   .sport = htons(OWN),
 				   .dport = htons((uint16_t)peer_port),
-				   .protocol = protocol};
-	struct ps_claim claim = {0};
+				   .protocol = protocol,
+				   .shift = 11};
 
-	return bpf_map_update_elem(claims_fd, &key, &claim, BPF_ANY);
+	return claims_add(&claims, &key);
 }
 
 /* The conversation that rows know: [2001:db8::1]:OWN6 with the peer's port. */
 static int add_claim6(uint8_t protocol, unsigned peer_port)
 {
-	struct ps_claim_key key = {
-		.sport = htons(OWN6), .dport = htons((uint16_t)peer_port), .protocol = protocol};
-	struct ps_claim claim = {0};
+	struct ps_claim_key key = {.sport = htons(OWN6),
+				   .dport = htons((uint16_t)peer_port),
+				   .protocol = protocol,
+				   .shift = 11};
 
 	if (inet_pton(AF_INET6, "2001:db8::1", key.src.bytes) != 1 ||
 	    inet_pton(AF_INET6, "2001:db8:ffff::200", key.dst.bytes) != 1)
 		return -1;
-	return bpf_map_update_elem(claims_fd, &key, &claim, BPF_ANY);
+	return claims_add(&claims, &key);
 }
 
 static int make_claims(void)
 {
-	claims_fd = bpf_map_create(BPF_MAP_TYPE_HASH, "dispatch_t", sizeof(struct ps_claim_key),
-				   sizeof(struct ps_claim), 16, NULL);
-	if (claims_fd < 0)
-		return claims_fd;
+	int r = claims_open(&claims);
+
+	if (r < 0)
+		return r;
 	return add_claim(TCP, 443) | add_claim(UDP, 443) | add_claim(ICMP, 0) |
 	       add_claim6(UDP, 443) | add_claim6(ICMP6, 0);
 }
 
 static int load_world(enum world_kind kind, bool observe, struct ps_dispatch **ret)
 {
-	struct ps_dispatch_options options = {pin_dir, claims_fd, observe};
+	struct ps_dispatch_options options = {pin_dir, claims.pages_fd, claims.wide_pages_fd,
+					      observe};
 	ps_auto_mem char *message = NULL;
 	int r = ps_dispatch_load(tables[kind], &options, ret, &message);
 
@@ -95,7 +97,7 @@ static int tear_down(void **state)
 		ps_dispatch_free(&kernels[i]);
 		ps_table_free(&tables[i]);
 	}
-	close(claims_fd);
+	claims_close(&claims);
 	if (ps_dispatch_detach_all(pin_dir) < 0)
 		return -1;
 	return rmdir(pin_dir);
@@ -403,7 +405,7 @@ static void freshness_and_gateway_change_while_running(void **state)
 static void a_map_of_another_shape_is_refused_as_ledger(void **state)
 {
 	ps_auto_fd int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "dispatch_t", 4, 8, 1, NULL);
-	struct ps_dispatch_options options = {pin_dir, fd, false};
+	struct ps_dispatch_options options = {pin_dir, fd, -1, false};
 	ps_auto_mem char *message = NULL;
 	struct ps_dispatch *kernel = NULL;
 

@@ -71,23 +71,52 @@ static void bind_refuses_what_is_not_ours(void **state)
 	assert_int_equal(counter(PS_EGRESS_REFUSED_BIND), 4);
 }
 
-static void a_port_held_without_a_peer_is_held_once_and_never_drawn(void **state)
+static void ports_without_a_peer_are_drawn_from_the_exclusive_block(void **state)
 {
-	int held[LAB_PORTS], fd;
+	struct ps_range exclusive = {LAB_FIRST_PORT + LAB_SHARED, LAB_EXCLUSIVE};
+	int held[LAB_EXCLUSIVE], fd;
 
 	(void)state;
-	for (unsigned i = 0; i < LAB_PORTS; i++) {
+	for (unsigned i = 0; i < LAB_EXCLUSIVE; i++) {
 		held[i] = new_socket(SOCK_DGRAM);
 		assert_int_equal(try_bind(held[i], net->shared[0], 0), 0);
+		assert_true(ps_range_contains(exclusive, name_of(held[i]).port));
 	}
 	fd = new_socket(SOCK_DGRAM);
 	assert_int_equal(try_bind(fd, net->shared[0], 0), -EADDRNOTAVAIL);
+	assert_int_equal(try_bind(fd, net->shared[0], exclusive.first), -EADDRINUSE);
+	assert_int_equal(counter(PS_EGRESS_EXHAUSTED), 2);
+	/* One that connects is free towards others again. */
+	assert_int_equal(try_connect(held[3], net->far[0], PORT), 0);
+	assert_true(ps_range_contains(exclusive, name_of(held[3]).port));
+	assert_int_equal(n_claims(), LAB_EXCLUSIVE);
+	assert_int_equal(try_bind(fd, net->shared[0], 0), 0);
+	assert_int_equal(name_of(fd).port, name_of(held[3]).port);
+	assert_int_equal(try_connect(fd, net->far[0], PORT), -EADDRNOTAVAIL);
+	assert_int_equal(try_connect(fd, net->far[1], PORT), 0);
+	close(fd);
+	close_all(held, LAB_EXCLUSIVE);
+	wait_for_claims(0);
+}
+
+static void a_port_held_without_a_peer_is_held_once_and_never_drawn(void **state)
+{
+	int held[LAB_SHARED], fd;
+
+	(void)state;
+	for (uint16_t i = 0; i < LAB_SHARED; i++) {
+		held[i] = new_socket(SOCK_DGRAM);
+		assert_int_equal(try_bind(held[i], net->shared[0], LAB_FIRST_PORT + i), 0);
+	}
+	fd = new_socket(SOCK_DGRAM);
 	assert_int_equal(try_bind(fd, net->shared[0], LAB_FIRST_PORT), -EADDRINUSE);
 	assert_int_equal(try_connect(fd, net->far[0], PORT), -EADDRNOTAVAIL);
+	assert_int_equal(counter(PS_EGRESS_BLOCKED), 1);
 	close(held[7]);
 	assert_int_equal(try_connect(fd, net->far[0], PORT), 0);
+	assert_int_equal(name_of(fd).port, LAB_FIRST_PORT + 7);
 	close(fd);
-	for (unsigned i = 0; i < LAB_PORTS; i++) {
+	for (unsigned i = 0; i < LAB_SHARED; i++) {
 		if (i != 7)
 			close(held[i]);
 	}
@@ -116,23 +145,23 @@ static void a_socket_bound_elsewhere_may_not_connect(void **state)
 
 static void a_listener_on_the_wildcard_costs_its_own_port_only(void **state)
 {
-	int server = new_socket(SOCK_STREAM), fds[LAB_PORTS], on = 1;
+	int server = new_socket(SOCK_STREAM), fds[LAB_SHARED], on = 1;
 
 	(void)state;
 	/* Passes by the TIME_WAIT of earlier tests; a listener still blocks its port. */
 	setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	assert_int_equal(try_bind(server, net->any, LAB_FIRST_PORT + 9), 0);
 	assert_int_equal(listen(server, 1), 0);
-	for (unsigned i = 0; i < LAB_PORTS - 1; i++) {
+	for (unsigned i = 0; i < LAB_SHARED - 1; i++) {
 		fds[i] = dial(SOCK_STREAM, net->far[0]);
 		assert_true(fds[i] >= 0);
 		assert_from_slice(fds[i], slice(0));
 	}
 	assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
 	close(server);
-	fds[LAB_PORTS - 1] = dial(SOCK_STREAM, net->far[0]);
-	assert_true(fds[LAB_PORTS - 1] >= 0);
-	close_all(fds, LAB_PORTS);
+	fds[LAB_SHARED - 1] = dial(SOCK_STREAM, net->far[0]);
+	assert_true(fds[LAB_SHARED - 1] >= 0);
+	close_all(fds, LAB_SHARED);
 	wait_for_claims(0);
 }
 
@@ -150,10 +179,10 @@ static void block(int *fds, unsigned first, unsigned n, int type)
 static void the_last_ports_that_nobody_blocks_are_found(void **state)
 {
 	struct told told = {0};
-	int blocked[LAB_PORTS], fds[3];
+	int blocked[LAB_SHARED], fds[3];
 
 	(void)state;
-	block(blocked, 0, LAB_PORTS - 3, SOCK_DGRAM);
+	block(blocked, 0, LAB_SHARED - 3, SOCK_DGRAM);
 	for (unsigned i = 0; i < 3; i++) {
 		fds[i] = dial(SOCK_DGRAM, net->far[0]);
 		assert_true(fds[i] >= 0);
@@ -167,7 +196,7 @@ static void the_last_ports_that_nobody_blocks_are_found(void **state)
 	assert_int_equal(told.last.dport, htons(PORT));
 	assert_int_equal(n_claims(), 3);
 	close_all(fds, 3);
-	close_all(blocked, LAB_PORTS - 3);
+	close_all(blocked, LAB_SHARED - 3);
 	wait_for_claims(0);
 }
 
@@ -188,6 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		FACT(binding_first_ends_in_the_slice),
 		FACT(bind_refuses_what_is_not_ours),
+		FACT(ports_without_a_peer_are_drawn_from_the_exclusive_block),
 		FACT(a_port_held_without_a_peer_is_held_once_and_never_drawn),
 		FACT(a_socket_bound_elsewhere_may_not_connect),
 		FACT(a_listener_on_the_wildcard_costs_its_own_port_only),

@@ -16,18 +16,19 @@ static void fills_refuses_and_recovers(int type)
 {
 	struct ps_egress_slice both[2] = {*slice(0), *slice(1)};
 	struct ps_ip peer = ip_of(net->far[0]);
-	int fds[3 * LAB_PORTS];
+	int fds[3 * LAB_SHARED];
 	struct told told = {0};
 	uint64_t usage[2];
 
 	fill(type, fds);
 	assert_int_equal(ps_egress_usage(lab.pins, both, 2, usage), 0);
-	assert_int_equal(usage[0], 3 * LAB_PORTS);
+	assert_int_equal(usage[0], 3 * LAB_SHARED);
 	assert_int_equal(usage[1], 0);
 	assert_int_equal(dial(type, net->far[0]), -EADDRNOTAVAIL);
 	assert_int_equal(counter(PS_EGRESS_EXHAUSTED), 1);
-	assert_int_equal(counter(PS_EGRESS_CONNECT), 3 * LAB_PORTS);
-	assert_int_equal(ps_egress_events_read(egress, note_event, &told), 1);
+	assert_int_equal(counter(PS_EGRESS_CONNECT), 3 * LAB_SHARED);
+	/* 70 %, 90 %, full, and that. */
+	assert_int_equal(ps_egress_events_read(egress, note_event, &told), 4);
 	assert_int_equal(told.last.reason, PS_EGRESS_EXHAUSTED);
 	assert_int_equal(told.last.pid, getpid());
 	assert_int_equal(told.last.cgroup, lab.class_id);
@@ -36,12 +37,12 @@ static void fills_refuses_and_recovers(int type)
 	assert_int_equal(told.last.dport, htons(PORT));
 	assert_true(strstr(program_invocation_short_name, told.last.comm) != NULL);
 	close(fds[0]);
-	wait_for_claims(3 * LAB_PORTS - 1);
+	wait_for_claims(3 * LAB_SHARED - 1);
 	fds[0] = dial(type, net->far[0]);
 	assert_true(fds[0] >= 0);
-	close_all(fds, 3 * LAB_PORTS);
+	close_all(fds, 3 * LAB_SHARED);
 	wait_for_claims(0);
-	assert_int_equal(counter(PS_EGRESS_RELEASE), 3 * LAB_PORTS + 1);
+	assert_int_equal(counter(PS_EGRESS_RELEASE), 3 * LAB_SHARED + 1);
 }
 
 static void tcp_uses_every_port_towards_each_destination_and_then_is_told(void **state)
@@ -58,17 +59,17 @@ static void connected_udp_uses_every_port_towards_each_destination_and_then_is_t
 
 static void a_refused_socket_connects_once_a_port_is_free(void **state)
 {
-	int fds[3 * LAB_PORTS], fd;
+	int fds[3 * LAB_SHARED], fd;
 
 	(void)state;
 	fill(SOCK_STREAM, fds);
 	fd = new_socket(SOCK_STREAM);
 	assert_int_equal(try_connect(fd, net->far[0], PORT), -EADDRNOTAVAIL);
 	close(fds[0]);
-	wait_for_claims(3 * LAB_PORTS - 1);
+	wait_for_claims(3 * LAB_SHARED - 1);
 	assert_int_equal(try_connect(fd, net->far[0], PORT), 0);
 	close(fd);
-	close_all(fds + 1, 3 * LAB_PORTS - 1);
+	close_all(fds + 1, 3 * LAB_SHARED - 1);
 }
 
 static void a_connection_refused_gives_its_port_back(void **state)
@@ -87,13 +88,13 @@ static void a_connection_refused_gives_its_port_back(void **state)
 
 static void two_slices_of_two_addresses_are_used_to_the_last_port(void **state)
 {
-	int fds[2 * LAB_PORTS];
+	int fds[2 * LAB_SHARED];
 	unsigned n[2] = {0};
 
 	(void)state;
 	choice(MAIN)->n = 2;
 	start();
-	for (unsigned i = 0; i < 2 * LAB_PORTS; i++) {
+	for (unsigned i = 0; i < 2 * LAB_SHARED; i++) {
 		struct end name;
 		unsigned second;
 
@@ -104,10 +105,10 @@ static void two_slices_of_two_addresses_are_used_to_the_last_port(void **state)
 		assert_from_slice(fds[i], slice(second));
 		n[second]++;
 	}
-	assert_int_equal(n[0], LAB_PORTS);
-	assert_int_equal(n[1], LAB_PORTS);
+	assert_int_equal(n[0], LAB_SHARED);
+	assert_int_equal(n[1], LAB_SHARED);
 	assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
-	close_all(fds, 2 * LAB_PORTS);
+	close_all(fds, 2 * LAB_SHARED);
 	wait_for_claims(0);
 }
 
@@ -297,28 +298,28 @@ static void give_home(struct ps_homes *homes, uint16_t offset)
 static void a_user_keeps_the_home_address_and_then_spills_over(void **state)
 {
 	static struct ps_homes homes;
-	int fds[2 * LAB_PORTS];
+	int fds[2 * LAB_SHARED];
 	unsigned n[2] = {0};
 
 	(void)state;
 	for (uint16_t home = 0; home < 2; home++) {
 		give_home(&homes, home);
-		for (unsigned i = 0; i < 2 * LAB_PORTS; i++) {
+		for (unsigned i = 0; i < 2 * LAB_SHARED; i++) {
 			unsigned second;
 
 			fds[i] = dial(SOCK_STREAM, net->far[0]);
 			assert_true(fds[i] >= 0);
 			second = !ps_range_contains(slice(0)->ports, name_of(fds[i]).port);
-			if (i < LAB_PORTS - LAB_PORTS / 8)
+			if (i < LAB_SHARED)
 				assert_int_equal(second, home);
 			n[second]++;
 		}
 		assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
-		close_all(fds, 2 * LAB_PORTS);
+		close_all(fds, 2 * LAB_SHARED);
 		wait_for_claims(0);
 	}
-	assert_int_equal(n[0], 2 * LAB_PORTS);
-	assert_int_equal(n[1], 2 * LAB_PORTS);
+	assert_int_equal(n[0], 2 * LAB_SHARED);
+	assert_int_equal(n[1], 2 * LAB_SHARED);
 }
 
 static void a_marked_socket_has_the_home_of_its_mark(void **state)
@@ -421,10 +422,17 @@ static bool has_claim(int fd, uint8_t protocol, const char *peer, uint16_t port)
 				   .dst = ps_ip16(&to),
 				   .sport = htons(name.port),
 				   .dport = htons(port),
-				   .protocol = protocol};
-	struct ps_claim claim;
+				   .protocol = protocol,
+				   .shift = LAB_SHIFT};
+	struct ps_page_place place = {0};
+	struct ps_narrow_page page;
+	struct ps_page_key where;
 
-	return bpf_map_lookup_elem(ps_egress_claims_fd(egress), &key, &claim) == 0;
+	ps_place_port(&key, &place);
+	where = ps_page_key_of(&key, place.base);
+	if (bpf_map_lookup_elem(ps_egress_pages_fd(egress), &where, &page) < 0)
+		return false;
+	return page.words[place.bit / 64] >> place.bit % 64 & 1;
 }
 
 static void a_bound_socket_awaits_the_answers_of_direct_destinations(void **state)

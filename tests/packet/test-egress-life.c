@@ -78,8 +78,8 @@ static void two_programs_at_once_get_all_ports_and_none_twice(void **state)
 		assert_int_equal(read(tell[0], &n, sizeof(n)), sizeof(n));
 		total += n;
 	}
-	assert_int_equal(total, LAB_PORTS);
-	assert_int_equal(n_claims(), LAB_PORTS);
+	assert_int_equal(total, LAB_SHARED);
+	assert_int_equal(n_claims(), LAB_SHARED);
 	close(hold[1]);
 	for (size_t i = 0; i < 2; i++)
 		waitpid(pids[i], NULL, 0);
@@ -105,26 +105,26 @@ static uint32_t link_id(const char *name)
 static void a_new_generation_keeps_the_claims_of_open_connections(void **state)
 {
 	uint32_t link = link_id("hook-connect4");
-	int fds[LAB_PORTS], fd;
+	int fds[LAB_SHARED], fd;
 
 	(void)state;
-	for (unsigned i = 0; i < LAB_PORTS; i++) {
+	for (unsigned i = 0; i < LAB_SHARED; i++) {
 		fds[i] = dial(SOCK_STREAM, net->far[0]);
 		assert_true(fds[i] >= 0);
 	}
 	start();
 	assert_int_equal(link_id("hook-connect4"), link);
-	assert_int_equal(n_claims(), LAB_PORTS);
+	assert_int_equal(n_claims(), LAB_SHARED);
 	assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
 	plan.choices[MAIN] = plan.choices[MARKED];
 	start();
 	fd = dial(SOCK_STREAM, net->far[0]);
 	assert_true(fd >= 0);
 	assert_from_slice(fd, slice(1));
-	for (unsigned i = 0; i < LAB_PORTS; i++)
+	for (unsigned i = 0; i < LAB_SHARED; i++)
 		assert_int_equal(send(fds[i], "x", 1, 0), 1);
 	close(fd);
-	close_all(fds, LAB_PORTS);
+	close_all(fds, LAB_SHARED);
 	wait_for_claims(0);
 	assert_int_equal(counter(PS_EGRESS_EXHAUSTED), 1);
 }
@@ -138,68 +138,82 @@ static void set_timestamps(const char *on)
 	close(fd);
 }
 
-/* Pretends that the quarantine of all claims has ended. */
+static int open_quarantine(void)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/quarantine", lab.pins);
+	return bpf_obj_get(path);
+}
+
+/* Pretends that all quarantines have ended. */
 static void end_quarantines(void)
 {
-	const struct ps_claim past = {.free_after_ns = 1};
 	struct ps_claim_key key, next;
+	int fd = open_quarantine();
 	void *from = NULL;
 
-	while (bpf_map_get_next_key(ps_egress_claims_fd(egress), from, &next) == 0) {
+	while (bpf_map_get_next_key(fd, from, &next) == 0) {
+		struct ps_quarantine value;
+
 		key = next;
 		from = &key;
-		assert_int_equal(
-			bpf_map_update_elem(ps_egress_claims_fd(egress), &key, &past, BPF_EXIST),
-			0);
+		assert_int_equal(bpf_map_lookup_elem(fd, &key, &value), 0);
+		value.free_after_ns = 1;
+		assert_int_equal(bpf_map_update_elem(fd, &key, &value, BPF_EXIST), 0);
 	}
+	close(fd);
 }
 
 static void a_connection_without_timestamps_keeps_its_port_for_time_wait(void **state)
 {
-	int fds[LAB_PORTS], fd;
+	int fds[LAB_SHARED], udp;
 	uint64_t n = 0;
 
 	(void)state;
 	set_timestamps("0");
-	for (unsigned i = 0; i < LAB_PORTS; i++) {
+	for (unsigned i = 0; i < LAB_SHARED; i++) {
 		fds[i] = dial(SOCK_STREAM, net->far[0]);
 		assert_true(fds[i] >= 0);
 	}
-	close_all(fds, LAB_PORTS);
+	close_all(fds, LAB_SHARED);
 	set_timestamps("1");
-	for (int ms = 0; counter(PS_EGRESS_QUARANTINE) < LAB_PORTS && ms < DEADLINE_MS; ms++)
+	for (int ms = 0; counter(PS_EGRESS_QUARANTINE) < LAB_SHARED && ms < DEADLINE_MS; ms++)
 		poll(NULL, 0, 1);
-	assert_int_equal(counter(PS_EGRESS_QUARANTINE), LAB_PORTS);
-	assert_int_equal(n_claims(), LAB_PORTS);
+	assert_int_equal(counter(PS_EGRESS_QUARANTINE), LAB_SHARED);
+	assert_int_equal(n_claims(), LAB_SHARED);
 	assert_int_equal(ps_egress_usage(lab.pins, plan.slices, 1, &n), 0);
 	assert_int_equal(n, 0);
-	assert_int_equal(dial(SOCK_DGRAM, net->far[0]) >= 0,
-			 true); /* another protocol, other ports */
+	udp = dial(SOCK_DGRAM, net->far[0]); /* another protocol, other ports */
+	assert_true(udp >= 0);
 	assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
-	assert_int_equal(ps_egress_sweep(egress, &n), 0);
+	assert_int_equal(ps_egress_thaw(egress, &n), 0);
 	assert_int_equal(n, 0);
+	start(); /* the record outlives a generation */
 	end_quarantines();
-	fd = new_socket(SOCK_STREAM);
-	assert_int_equal(try_bind(fd, net->shared[0], LAB_FIRST_PORT), 0);
-	(void)try_connect(fd, net->far[0], PORT); /* the kernel's TIME_WAIT may refuse it */
-	assert_int_equal(ps_egress_sweep(egress, &n), 0);
-	assert_int_equal(n, LAB_PORTS); /* the taken over one is not among them, the UDP one is */
-	close(fd);
+	assert_int_equal(ps_egress_thaw(egress, &n), 0);
+	assert_int_equal(n, LAB_SHARED);
+	assert_int_equal(n_claims(), 1); /* the UDP one */
+	assert_int_equal(ps_egress_thaw(egress, &n), 0);
+	assert_int_equal(n, 0);
+	close(udp);
 }
 
 static uint64_t quarantine_s(void)
 {
 	struct timespec now;
 	struct ps_claim_key key;
-	struct ps_claim claim = {0};
+	struct ps_quarantine value = {0};
+	int fd = open_quarantine();
 
 	for (int ms = 0; ms < DEADLINE_MS && counter(PS_EGRESS_QUARANTINE) == 0; ms++)
 		poll(NULL, 0, 1);
 	assert_int_equal(n_claims(), 1);
-	assert_int_equal(bpf_map_get_next_key(ps_egress_claims_fd(egress), NULL, &key), 0);
-	assert_int_equal(bpf_map_lookup_elem(ps_egress_claims_fd(egress), &key, &claim), 0);
+	assert_int_equal(bpf_map_get_next_key(fd, NULL, &key), 0);
+	assert_int_equal(bpf_map_lookup_elem(fd, &key, &value), 0);
+	close(fd);
 	assert_int_equal(clock_gettime(CLOCK_BOOTTIME, &now), 0);
-	return (claim.free_after_ns / 1000000000u) - (uint64_t)now.tv_sec;
+	return (value.free_after_ns / 1000000000u) - (uint64_t)now.tv_sec;
 }
 
 /* Accepts from fd, which closes first; the far end closes as well, or keeps its half open. */
@@ -257,56 +271,127 @@ static void the_quarantine_covers_an_orphans_wait_for_the_peer(void **state)
 	}
 }
 
-static void a_full_table_is_enobufs_until_it_is_swept(void **state)
+static void take_all_off(void)
 {
-	const struct ps_claim past = {.free_after_ns = 1};
-	struct ps_claim_key key = {.protocol = 255};
+	ps_egress_free(&egress);
+	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+}
+
+static void a_full_ledger_is_enobufs_until_it_is_swept(void **state)
+{
+	enum { N = 8 };
+	int fds[N], fd;
 	uint64_t n;
-	int fd;
 
 	(void)state;
-	for (unsigned i = 0; i < PS_CLAIMS_MAX; i++) {
-		key.src.words[3] = i;
-		assert_int_equal(
-			bpf_map_update_elem(ps_egress_claims_fd(egress), &key, &past, BPF_ANY), 0);
+	take_all_off();
+	plan.options.n_pages = N;
+	start();
+	for (uint16_t i = 0; i < N; i++) {
+		fds[i] = new_socket(SOCK_DGRAM);
+		assert_int_equal(try_connect(fds[i], net->far[0], (uint16_t)(PORT + i)), 0);
 	}
-	assert_int_equal(dial(SOCK_STREAM, net->far[0]), -ENOBUFS);
+	fd = new_socket(SOCK_DGRAM);
+	assert_int_equal(try_connect(fd, net->far[0], PORT + N), -ENOBUFS);
 	assert_int_equal(counter(PS_EGRESS_NO_MEMORY), 1);
-	assert_int_equal(ps_egress_sweep(egress, &n), 0);
-	assert_int_equal(n, PS_CLAIMS_MAX);
-	fd = dial(SOCK_STREAM, net->far[0]);
-	assert_true(fd >= 0);
+	assert_int_equal(try_connect(fd, net->far[0], PORT), 0); /* there is a page */
+	assert_int_equal(ps_egress_sweep(egress, true, &n), 0);
+	assert_int_equal(n, 0);
 	close(fd);
+	close(fds[3]);
+	wait_for_claims(N - 1);
+	assert_int_equal(ps_egress_sweep(egress, false, &n), 0);
+	assert_int_equal(n, 0); /* in use a moment ago */
+	assert_int_equal(ps_egress_sweep(egress, true, &n), 0);
+	assert_int_equal(n, 1);
+	fds[3] = new_socket(SOCK_DGRAM);
+	assert_int_equal(try_connect(fds[3], net->far[0], PORT + N), 0);
+	close_all(fds, N);
+	wait_for_claims(0);
+	take_all_off();
+}
+
+static void a_slice_whose_lease_ends_gives_no_port(void **state)
+{
+	const struct ps_lease rows[] = {
+		{.state = PS_LEASE_DRAINING}, {.state = PS_LEASE_GONE}, {.until_ns = 1}};
+	const struct ps_lease active = {.until_ns = ~0ull};
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		int fd = new_socket(SOCK_STREAM);
+
+		assert_int_equal(ps_egress_lease(egress, net->slice, &rows[i]), 0);
+		assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
+		assert_int_equal(try_bind(fd, net->shared[0], 0), -EADDRNOTAVAIL);
+		assert_int_equal(try_bind(fd, net->shared[0], LAB_FIRST_PORT), -EADDRNOTAVAIL);
+		assert_int_equal(n_claims(), 0);
+		assert_int_equal(ps_egress_lease(egress, net->slice, &active), 0);
+		assert_int_equal(try_connect(fd, net->far[0], PORT), 0);
+		close(fd);
+		wait_for_claims(0);
+	}
+}
+
+static void note_mark(const struct ps_egress_event *event, void *arg)
+{
+	unsigned *seen = arg;
+
+	if (event->reason < PS_EGRESS_WATERMARK_70 || event->reason > PS_EGRESS_WATERMARK_FULL)
+		return;
+	assert_int_equal(event->pid, getpid());
+	assert_int_equal(event->dport, htons(PORT));
+	seen[event->reason - PS_EGRESS_WATERMARK_70]++;
+}
+
+static void a_destination_that_fills_up_is_told_before_it_is_full(void **state)
+{
+	static const unsigned after[] = {(LAB_SHARED * 70 + 99) / 100, (LAB_SHARED * 90 + 99) / 100,
+					 LAB_SHARED};
+	unsigned seen[3] = {0}, wanted[3] = {0};
+	int fds[LAB_SHARED];
+
+	(void)state;
+	for (unsigned i = 0; i < LAB_SHARED; i++) {
+		fds[i] = dial(SOCK_DGRAM, net->far[0]);
+		assert_true(fds[i] >= 0);
+		for (unsigned mark = 0; mark < 3; mark++)
+			wanted[mark] += i + 1 == after[mark];
+		assert_true(ps_egress_events_read(egress, note_mark, seen) >= 0);
+		assert_memory_equal(seen, wanted, sizeof(seen));
+	}
+	assert_int_equal(counter(PS_EGRESS_WATERMARK_FULL), 1);
+	close_all(fds, LAB_SHARED);
+	wait_for_claims(0);
 }
 
 /* Their claims went with the first hooks; the kernel knows them still. */
 static void sockets_older_than_the_hooks_keep_their_ports(void **state)
 {
 	static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
-	int old[2][LAB_PORTS / 2], new[LAB_PORTS / 2];
+	int old[2][LAB_SHARED / 2], new[LAB_SHARED / 2];
 
 	(void)state;
 	for (size_t t = 0; t < 2; t++) {
-		for (unsigned i = 0; i < LAB_PORTS / 2; i++)
+		for (unsigned i = 0; i < LAB_SHARED / 2; i++)
 			assert_true((old[t][i] = dial(types[t], net->far[0])) >= 0);
 	}
-	ps_egress_free(&egress);
-	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
+	take_all_off();
 	start();
 	for (size_t t = 0; t < 2; t++) {
 		uint64_t stray = counter(PS_EGRESS_STRAY);
 
-		for (unsigned i = 0; i < LAB_PORTS / 2; i++) {
+		for (unsigned i = 0; i < LAB_SHARED / 2; i++) {
 			new[i] = dial(types[t], net->far[0]);
 			assert_int_equal(new[i] < 0 ? new[i] : 0, 0);
-			for (unsigned j = 0; j < LAB_PORTS / 2; j++)
+			for (unsigned j = 0; j < LAB_SHARED / 2; j++)
 				assert_int_not_equal(name_of(new[i]).port, name_of(old[t][j]).port);
 		}
 		assert_true(counter(PS_EGRESS_STRAY) > stray);
 		assert_int_equal(dial(types[t], net->far[0]), -EADDRNOTAVAIL);
 		assert_int_equal(counter(PS_EGRESS_BLOCKED), t + 1);
-		close_all(new, LAB_PORTS / 2);
-		close_all(old[t], LAB_PORTS / 2);
+		close_all(new, LAB_SHARED / 2);
+		close_all(old[t], LAB_SHARED / 2);
 	}
 	wait_for_claims(0);
 }
@@ -373,12 +458,11 @@ static void a_pinned_map_of_another_layout_is_refused_with_advice(void **state)
 	ps_auto(ps_egress_free) struct ps_egress *other = NULL;
 	ps_auto_mem char *message = NULL;
 	char path[128];
-	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "claims", 8, 8, 16, NULL);
+	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "pages", 8, 8, 16, NULL);
 
 	(void)state;
-	ps_egress_free(&egress);
-	assert_int_equal(ps_egress_detach_all(lab.pins), 0);
-	snprintf(path, sizeof(path), "%s/claims", lab.pins);
+	take_all_off();
+	snprintf(path, sizeof(path), "%s/pages", lab.pins);
 	assert_int_equal(bpf_obj_pin(fd, path), 0);
 	close(fd);
 	assert_int_equal(ps_egress_load(&plan.config, &plan.options, &other, &message), -ESTALE);
@@ -434,7 +518,9 @@ int main(void)
 		FACT(sockets_older_than_the_hooks_keep_their_ports),
 		FACT(a_connection_without_timestamps_keeps_its_port_for_time_wait),
 		FACT(the_quarantine_covers_an_orphans_wait_for_the_peer),
-		FACT(a_full_table_is_enobufs_until_it_is_swept),
+		FACT(a_full_ledger_is_enobufs_until_it_is_swept),
+		FACT(a_slice_whose_lease_ends_gives_no_port),
+		FACT(a_destination_that_fills_up_is_told_before_it_is_full),
 		FACT(observing_changes_nothing),
 		FACT(mss_is_lowered_and_never_raised),
 		FACT(events_come_once_a_second_and_say_how_many_were_held_back),

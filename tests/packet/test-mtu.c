@@ -31,7 +31,8 @@ static int tear_down(void **state)
 
 static struct ps_dispatch *load(void)
 {
-	struct ps_dispatch_options options = {.pin_dir = pin_dir, .claims_fd = -1};
+	struct ps_dispatch_options options = {
+		.pin_dir = pin_dir, .pages_fd = -1, .wide_pages_fd = -1};
 	struct ps_dispatch *dispatch = NULL;
 
 	assert_int_equal(ps_dispatch_load(table, &options, &dispatch, NULL), 0);

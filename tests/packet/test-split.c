@@ -91,7 +91,8 @@ static int tear_down(void **state)
 
 static int load_world(enum world_kind kind)
 {
-	struct ps_dispatch_options options = {pin_dir, -1, false};
+	struct ps_dispatch_options options = {
+		.pin_dir = pin_dir, .pages_fd = -1, .wide_pages_fd = -1};
 	ps_auto_mem char *message = NULL;
 	int r = make_table(kind);
 

@@ -304,66 +304,64 @@ static void a_deal_that_cannot_be_is_a_finding_before(void **state)
 	"pools: { p: { addresses: [ { address: \"2001:db8::\", site: A } ] } }\n"
 
 /* However the slices stand in the file, only they change. */
+static const struct {
+	const char *before, *after;
+} dealt_files[] = {
+	/* none yet */
+	{TINY_HEAD TINY_REST, TINY_HEAD TINY_REST "\nslices:\n  192.0.2.1: { h: 1 }\n"},
+	{TINY_HEAD TINY_REST "# end\n\n",
+	 TINY_HEAD TINY_REST "# end\n\n\nslices:\n  192.0.2.1: { h: 1 }\n"},
+	{TINY_HEAD TINY_REST "direct: []",
+	 TINY_HEAD TINY_REST "direct: []\n\nslices:\n  192.0.2.1: { h: 1 }\n"},
+	{"---\n" TINY_HEAD TINY_REST "...\n",
+	 "---\n" TINY_HEAD TINY_REST "\nslices:\n  192.0.2.1: { h: 1 }\n...\n"},
+	/* first, between and last, with comments around and inside */
+	{"# top\nslices:  # by portslice\n  # old\n  192.0.2.1:\n    h: 7\n# version\n" TINY_HEAD
+		 TINY_REST,
+	 "# top\nslices:  # by portslice\n  # old\n  192.0.2.1: { h: 7 }\n# version\n" TINY_HEAD
+		 TINY_REST},
+	{TINY_HEAD "slices:\n  192.0.2.1: { h: \"3-4\" } # x\n\n# sites\n" TINY_REST,
+	 TINY_HEAD "slices:\n  192.0.2.1: { h: \"3-4\" }\n\n# sites\n" TINY_REST},
+	{TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }",
+	 TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }\n"},
+	{TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }\n# the end",
+	 TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }\n# the end"},
+	/* empty, as a place to put them */
+	{TINY_HEAD "slices: {}  # none yet\n" TINY_REST,
+	 TINY_HEAD "slices:  # none yet\n  192.0.2.1: { h: 1 }\n" TINY_REST},
+	{TINY_HEAD "slices:\n" TINY_REST, TINY_HEAD "slices:\n  192.0.2.1: { h: 1 }\n" TINY_REST},
+	{TINY_HEAD TINY_REST "slices:", TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 1 }\n"},
+	/* flow style */
+	{TINY_HEAD "slices: { 192.0.2.1: {\n  h: 5 } }\n" TINY_REST,
+	 TINY_HEAD "slices:\n  192.0.2.1: { h: 5 }\n" TINY_REST},
+	{"{version: 1, sites: {A: }, hosts: {}, pools: {}}",
+	 "{version: 1, sites: {A: }, hosts: {}, pools: {}, slices: {  }}"},
+	{"{version: 1, sites: {A: }, hosts: {}, pools: {}, }\n",
+	 "{version: 1, sites: {A: }, hosts: {}, pools: {}, slices: {  }}\n"},
+	{"{slices: {}, version: 1, sites: {A: }, hosts: {}, pools: {}}\n",
+	 "{slices: {  }, version: 1, sites: {A: }, hosts: {}, pools: {}}\n"},
+	/* IPv6, with and without quotes, in whatever spelling */
+	{"version: 1\n" TINY_REST6,
+	 "version: 1\n" TINY_REST6 "\nslices:\n  \"2001:db8::\": { h: 1 }\n"},
+	{"version: 1\n" TINY_REST6 "slices:\n  2001:0DB8::: { h: 7 }\n",
+	 "version: 1\n" TINY_REST6 "slices:\n  \"2001:db8::\": { h: 7 }\n"},
+	{"version: 1\n" TINY_REST6 "slices: { \"2001:db8::\": { h: \"3-4\" } }\n",
+	 "version: 1\n" TINY_REST6 "slices:\n  \"2001:db8::\": { h: \"3-4\" }\n"},
+	/* other bytes than ASCII before it, and lines that end as in DOS */
+	{"# caf\xc3\xa9 \xf0\x9f\x98\x80\n" TINY_HEAD "slices: {} # \xc3\xa9\n" TINY_REST,
+	 "# caf\xc3\xa9 \xf0\x9f\x98\x80\n" TINY_HEAD
+	 "slices: # \xc3\xa9\n  192.0.2.1: { h: 1 }\n" TINY_REST},
+	{"version: 1\r\nsites: { A: }\r\nhosts: {}\r\npools: {}\r\nslices: {}\r\n# x\r\n",
+	 "version: 1\r\nsites: { A: }\r\nhosts: {}\r\npools: {}\r\nslices:\r\n# x\r\n"},
+};
+
 static void only_the_slices_of_a_file_change(void **state)
 {
-	static const struct {
-		const char *before, *after;
-	} rows[] = {
-		/* none yet */
-		{TINY_HEAD TINY_REST, TINY_HEAD TINY_REST "\nslices:\n  192.0.2.1: { h: 1 }\n"},
-		{TINY_HEAD TINY_REST "# end\n\n",
-		 TINY_HEAD TINY_REST "# end\n\n\nslices:\n  192.0.2.1: { h: 1 }\n"},
-		{TINY_HEAD TINY_REST "direct: []",
-		 TINY_HEAD TINY_REST "direct: []\n\nslices:\n  192.0.2.1: { h: 1 }\n"},
-		{"---\n" TINY_HEAD TINY_REST "...\n",
-		 "---\n" TINY_HEAD TINY_REST "\nslices:\n  192.0.2.1: { h: 1 }\n...\n"},
-		/* first, between and last, with comments around and inside */
-		{"# top\nslices:  # by portslice\n  # old\n  192.0.2.1:\n    h: 7\n# version\n" TINY_HEAD
-			 TINY_REST,
-		 "# top\nslices:  # by portslice\n  # old\n  192.0.2.1: { h: 7 }\n# version\n" TINY_HEAD
-			 TINY_REST},
-		{TINY_HEAD "slices:\n  192.0.2.1: { h: \"3-4\" } # x\n\n# sites\n" TINY_REST,
-		 TINY_HEAD "slices:\n  192.0.2.1: { h: \"3-4\" }\n\n# sites\n" TINY_REST},
-		{TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }",
-		 TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }\n"},
-		{TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }\n# the end",
-		 TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 9 }\n# the end"},
-		/* empty, as a place to put them */
-		{TINY_HEAD "slices: {}  # none yet\n" TINY_REST,
-		 TINY_HEAD "slices:  # none yet\n  192.0.2.1: { h: 1 }\n" TINY_REST},
-		{TINY_HEAD "slices:\n" TINY_REST,
-		 TINY_HEAD "slices:\n  192.0.2.1: { h: 1 }\n" TINY_REST},
-		{TINY_HEAD TINY_REST "slices:",
-		 TINY_HEAD TINY_REST "slices:\n  192.0.2.1: { h: 1 }\n"},
-		/* flow style */
-		{TINY_HEAD "slices: { 192.0.2.1: {\n  h: 5 } }\n" TINY_REST,
-		 TINY_HEAD "slices:\n  192.0.2.1: { h: 5 }\n" TINY_REST},
-		{"{version: 1, sites: {A: }, hosts: {}, pools: {}}",
-		 "{version: 1, sites: {A: }, hosts: {}, pools: {}, slices: {  }}"},
-		{"{version: 1, sites: {A: }, hosts: {}, pools: {}, }\n",
-		 "{version: 1, sites: {A: }, hosts: {}, pools: {}, slices: {  }}\n"},
-		{"{slices: {}, version: 1, sites: {A: }, hosts: {}, pools: {}}\n",
-		 "{slices: {  }, version: 1, sites: {A: }, hosts: {}, pools: {}}\n"},
-		/* IPv6, with and without quotes, in whatever spelling */
-		{"version: 1\n" TINY_REST6,
-		 "version: 1\n" TINY_REST6 "\nslices:\n  \"2001:db8::\": { h: 1 }\n"},
-		{"version: 1\n" TINY_REST6 "slices:\n  2001:0DB8::: { h: 7 }\n",
-		 "version: 1\n" TINY_REST6 "slices:\n  \"2001:db8::\": { h: 7 }\n"},
-		{"version: 1\n" TINY_REST6 "slices: { \"2001:db8::\": { h: \"3-4\" } }\n",
-		 "version: 1\n" TINY_REST6 "slices:\n  \"2001:db8::\": { h: \"3-4\" }\n"},
-		/* other bytes than ASCII before it, and lines that end as in DOS */
-		{"# caf\xc3\xa9 \xf0\x9f\x98\x80\n" TINY_HEAD "slices: {} # \xc3\xa9\n" TINY_REST,
-		 "# caf\xc3\xa9 \xf0\x9f\x98\x80\n" TINY_HEAD
-		 "slices: # \xc3\xa9\n  192.0.2.1: { h: 1 }\n" TINY_REST},
-		{"version: 1\r\nsites: { A: }\r\nhosts: {}\r\npools: {}\r\nslices: {}\r\n# x\r\n",
-		 "version: 1\r\nsites: { A: }\r\nhosts: {}\r\npools: {}\r\nslices:\r\n# x\r\n"},
-	};
-
 	(void)state;
-	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
-		ps_auto_mem char *after = deal_text(rows[i].before);
+	for (size_t i = 0; i < PS_N_ELEMENTS(dealt_files); i++) {
+		ps_auto_mem char *after = deal_text(dealt_files[i].before);
 
-		assert_string_equal(after, rows[i].after);
+		assert_string_equal(after, dealt_files[i].after);
 	}
 }
 

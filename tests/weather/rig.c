@@ -19,7 +19,6 @@
 #include <bpf/libbpf.h>
 
 #include "base/own.h"
-#include "egress/abi.h"
 #include "rows.h"
 
 int rig_enter(int ns)
@@ -83,29 +82,29 @@ int rig_table(const struct rig *rig, unsigned host, struct ps_table **ret)
 	return 0;
 }
 
-static int add_claim(int fd, uint8_t protocol, unsigned our_port, unsigned peer_port)
+static int add_claim(const struct claims *claims, uint8_t protocol, unsigned our_port,
+		     unsigned peer_port)
 {
 	struct ps_claim_key key = {.src = ps_ip16_v4(htonl(A)),
 				   .dst = ps_ip16_v4(htonl(PEER)),
 				   .sport = htons((uint16_t)our_port),
 				   .dport = htons((uint16_t)peer_port),
-				   .protocol = protocol};
-	struct ps_claim claim = {0};
+				   .protocol = protocol,
+				   .shift = 11};
 
-	return bpf_map_update_elem(fd, &key, &claim, BPF_ANY);
+	return claims_add(claims, &key);
 }
 
 /* Conversations with PEER of a port in each host's own slice. */
 static int make_claims(struct rig_host *host, unsigned our_port)
 {
-	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "weather", sizeof(struct ps_claim_key),
-				sizeof(struct ps_claim), 16, NULL);
+	int r = claims_open(&host->claims);
 
-	if (fd < 0)
-		return fd;
-	host->claims_fd = fd;
-	return add_claim(fd, TCP, our_port, 443) | add_claim(fd, UDP, our_port, 443) |
-	       add_claim(fd, ICMP, our_port, 0);
+	if (r < 0)
+		return r;
+	return add_claim(&host->claims, TCP, our_port, 443) |
+	       add_claim(&host->claims, UDP, our_port, 443) |
+	       add_claim(&host->claims, ICMP, our_port, 0);
 }
 
 /* The two veth pairs of a host; ends in its namespace. */
@@ -165,7 +164,8 @@ static int attach(struct ps_dispatch *dispatch, char **ret_message)
 int rig_put(struct rig *rig, unsigned index, const struct ps_table *table, pthread_mutex_t *lock)
 {
 	struct rig_host *host = &rig->hosts[index];
-	struct ps_dispatch_options options = {host->pin_dir, host->claims_fd, false};
+	struct ps_dispatch_options options = {host->pin_dir, host->claims.pages_fd,
+					      host->claims.wide_pages_fd, false};
 	ps_auto(ps_dispatch_free) struct ps_dispatch *dispatch = NULL;
 	ps_auto_mem char *message = NULL;
 	struct ps_dispatch *old;
@@ -258,7 +258,7 @@ int rig_open(struct rig *rig)
 
 	*rig = (struct rig){.here = -1};
 	for (unsigned i = 0; i < STORM_HOSTS; i++)
-		rig->hosts[i].ns = rig->hosts[i].claims_fd = -1;
+		rig->hosts[i] = (struct rig_host){.ns = -1, .claims = {-1, -1}};
 	if (unshare(CLONE_NEWNET) < 0)
 		return -errno;
 	rig->here = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
@@ -278,7 +278,7 @@ void rig_close(struct rig *rig)
 		struct rig_host *host = &rig->hosts[i];
 
 		ps_dispatch_free(&host->dispatch);
-		ps_fd_drop(&host->claims_fd);
+		claims_close(&host->claims);
 		ps_fd_drop(&host->ns);
 		if (host->pin_dir[0])
 			(void)ps_dispatch_detach_all(host->pin_dir);

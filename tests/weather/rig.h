@@ -18,13 +18,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "claims.h"
 #include "dispatch/dispatch.h"
 #include "kernel.h"
 #include "skel.h"
 #include "storm.h"
 
 struct rig_host {
-	int ns, claims_fd;
+	int ns;
+	struct claims claims;
 	unsigned u, w; /* ifindex in ns */
 	char pin_dir[PIN_DIR_MAX];
 	struct ps_dispatch *dispatch;

@@ -21,7 +21,8 @@
  *   counters of what is dropped  =  XDP drops of its interfaces
  *
  * and no veth ring may have lost one.  Every reason must be reached, so some rounds run with a
- * table that is not fresh, the budgets are small, and some frames come with next to no head room.
+ * table that is not fresh, one of each host with a budget of one answer a second, and some frames
+ * come with next to no head room.
  *
  * usage: weather [MILLIONS [SEED]]
  */
@@ -36,12 +37,13 @@
 #include <time.h>
 
 #include "base/own.h"
+#include "dispatch/load.h"
 #include "judge.h"
 #include "mutate.h"
 #include "rig.h"
 #include "rows.h"
 
-enum { SETTLE_MS = 5000, STALE_EVERY = 8, N_KINDS = 5 };
+enum { SETTLE_MS = 5000, STALE_EVERY = 8, SCARCE_ROUND = 5, N_KINDS = 5 };
 
 enum kind { LEAVES, PASSES, DROPPED, SPLIT, SPLIT_FAILED };
 
@@ -152,6 +154,14 @@ static int send_unfinished(struct weather *w, unsigned host)
 	return 0;
 }
 
+/* Each host's budgets for one round: a slow machine would never use up what a second allows. */
+static void set_budgets(const struct weather *w, struct ps_dispatch *dispatch)
+{
+	__u32 per_s = w->rounds / 2 == SCARCE_ROUND ? 1 : PS_REJECTS_PER_S;
+
+	__atomic_store_n(&dispatch->skel->bss->config.reject_per_s, per_s, __ATOMIC_SEQ_CST);
+}
+
 static int one_round(struct weather *w)
 {
 	unsigned host = w->rounds & 1;
@@ -159,6 +169,7 @@ static int one_round(struct weather *w)
 	struct ps_dispatch *dispatch = w->rig.hosts[host].dispatch;
 	int r = ps_dispatch_set_fresh(dispatch, w->rounds / 2 % STALE_EVERY == 1 ? 0 : UINT64_MAX);
 
+	set_budgets(w, dispatch);
 	w->mutator.host = host;
 	mutate_fill(&w->mutator, w->rig.slots, STORM_SLOTS);
 	if (r >= 0)
