@@ -23,13 +23,12 @@
 #include "agent/log.h"
 #include "base/own.h"
 
-static const char own_cgroups[] = "portslice"; /* below the agent's cgroup root */
-
 char *ps_agent_class_cgroup(const struct ps_agent *agent, const char *class_name)
 {
 	char *path = NULL;
 
-	if (asprintf(&path, "%s/%s/%s", agent->options.cgroup_root, own_cgroups, class_name) < 0)
+	if (asprintf(&path, "%s/%s/%s", agent->options.cgroup_root, PS_COMPILE_CGROUPS,
+		     class_name) < 0)
 		return NULL;
 	return path;
 }
@@ -76,9 +75,9 @@ static int find_class(struct ps_agent *agent, struct ps_active *active, size_t c
 	ps_auto_mem char *named = NULL;
 	int r = own ? find_cgroup(agent, own, &active->own[class], ret_why) : -ENOMEM;
 
-	if (r < 0 || !wanted->cgroup)
+	if (r < 0 || !wanted->match.cgroup)
 		return r;
-	if (asprintf(&named, "%s%s", agent->options.cgroup_root, wanted->cgroup) < 0)
+	if (asprintf(&named, "%s%s", agent->options.cgroup_root, wanted->match.cgroup) < 0)
 		return -ENOMEM;
 	return find_cgroup(agent, named, &active->named[class], ret_why);
 }
@@ -115,8 +114,8 @@ bool ps_agent_cgroups_moved(const struct ps_agent *agent)
 
 		if (own && moved(own, &active->own[i]))
 			return true;
-		if (!class->cgroup ||
-		    asprintf(&named, "%s%s", agent->options.cgroup_root, class->cgroup) < 0)
+		if (!class->match.cgroup ||
+		    asprintf(&named, "%s%s", agent->options.cgroup_root, class->match.cgroup) < 0)
 			continue;
 		if (moved(named, &active->named[i]))
 			return true;

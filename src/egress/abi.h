@@ -160,10 +160,23 @@ struct ps_ping {
 };
 _Static_assert(sizeof(struct ps_ping) == 32, "socket storage outlives a generation");
 
-/* Slices that serve a class, [first, first + n) in map `slices`.  n 0: none on this host. */
+/* Slices that serve a class, [first, first + n) in map `slices`, those of one address side by side.
+ * n 0: none on this host. */
 struct ps_choice {
 	__u32 first, n;
 	__u32 n_shared; /* their ports that are drawn towards peers; the loader sets it */
+	__u32 homes; /* 1 + the row of map `homes`; 0: there is one address, or nobody has a home */
+};
+
+/* The slices of one address within a choice, counted from its first: the home of some users. */
+struct ps_home {
+	__u16 offset, n;
+};
+
+/* Element of map `homes`: an address with equal standing for each user (choose.h). */
+enum { PS_HOME_BITS = 10, PS_HOME_ROWS = 1 << PS_HOME_BITS };
+struct ps_homes {
+	struct ps_home rows[PS_HOME_ROWS];
 };
 
 /* Value of map `choices` (by class): the destination's family decides which. */
@@ -182,12 +195,24 @@ struct ps_choice_slice {
 };
 _Static_assert(sizeof(struct ps_choice_slice) == 28, "map value layout is ABI");
 
-/* Key of map `classes` (value: __u32 class).  Tried in this order: (innermost cgroup, mark),
- * (0, mark), (innermost cgroup, 0 and no mark). */
-struct ps_class_key {
-	__u64 cgroup; /* cgroup id, 0: any */
-	__u32 mark;
-	__u32 has_mark;
+/* Element of map `class_sets`: classes, by bit. */
+enum { PS_CLASS_WORDS = PS_CLASSES_MAX / 64 };
+struct ps_class_set {
+	__u64 words[PS_CLASS_WORDS];
+};
+
+/* Value of map `cgroups` (by cgroup id): a cgroup that a class names, or in which `portslice run`
+ * starts programs. */
+struct ps_class_cgroup {
+	__u32 set; /* element of `class_sets`; holds for all below that have no entry of their own */
+	__u32 run; /* 0, or 1 + the class of whatever runs there */
+};
+
+/* The one element of map `uids`: where in `class_sets` the uids from first[i] to before first[i + 1]
+ * are, at set + i. */
+enum { PS_UID_STARTS_MAX = 4096 }; /* a power of two above 2 * PS_CLASSES_MAX + 1 */
+struct ps_uid_starts {
+	__u32 first[PS_UID_STARTS_MAX];
 };
 
 /* Key of map `owned` (value: __u32, its place in map `slices`): (address, port block) this host may
@@ -198,7 +223,8 @@ struct ps_owned_key {
 	__u16 pad;
 };
 
-/* Key of LPM map `places` (IPv4) and `places6`. */
+/* Key of LPM map `places` (IPv4), and of `places6`, `class_from`, `class_to` (value of those two:
+ * __u32, an element of `class_sets`). */
 struct ps_place_key {
 	__u32 n_bits;
 	__be32 address;

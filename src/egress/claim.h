@@ -45,12 +45,13 @@ struct ps_ask {
 	int error;       /* what the walk ends with */
 };
 
-/* ask->page.grip.flow is set; its src may be zero: any address. */
-static __always_inline void ps_ask_start(struct ps_ask *ask, const struct ps_choice *choice)
+/* ask->page.grip.flow is set; its src may be zero: any address, the user's home first. */
+static __always_inline void ps_ask_start(struct ps_ask *ask, const struct ps_choice *choice,
+					 struct ps_home home)
 {
 	ask->is_pinned = !ps_ip16_is_zero(&ask->page.grip.flow.src);
 	ask->first = choice->first;
-	ask->walk = ps_walk_start(choice->n, ps_peer_hash(&ask->page.grip.flow));
+	ask->walk = ps_walk_start(choice->n, home, ps_peer_hash(&ask->page.grip.flow));
 	ask->page.how = PS_CLAIM_ANY;
 	ask->error = -EADDRNOTAVAIL;
 }

@@ -8,7 +8,8 @@
  * they are served, else the guard drops what they send.  Packet sockets do not come here; the guard is
  * for them.
  *
- * A socket has no mark yet, so programs that only a mark puts into a class are not known here.
+ * A socket has no mark and no address yet, so programs that only a mark, `from` or `to` puts into a
+ * class are not known here.
  */
 #ifndef PS_EGRESS_CREATE_BPF_H
 #define PS_EGRESS_CREATE_BPF_H
@@ -52,7 +53,7 @@ int ps_sock_create(struct bpf_sock *sk)
 		return ALLOW;
 	if (has_slices(type, protocol))
 		return ALLOW;
-	class = class_of(sk);
+	class = class_of(sk->mark, &flow.src, &flow.dst);
 	if (class < 0)
 		return ALLOW;
 	if (!is_ping(type, protocol))

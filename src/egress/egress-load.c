@@ -38,24 +38,6 @@ static int read_netns_cookie(uint64_t *ret)
 	return 0;
 }
 
-static uint32_t level_mask(const struct ps_egress_config *config)
-{
-	uint32_t mask = 0;
-
-	for (size_t i = 0; i < config->n_matches; i++)
-		mask |= config->matches[i].cgroup ? 1u << config->matches[i].level : 0;
-	return mask & ~1u;
-}
-
-static bool names_mark(const struct ps_egress_config *config)
-{
-	for (size_t i = 0; i < config->n_matches; i++) {
-		if (config->matches[i].has_mark)
-			return true;
-	}
-	return false;
-}
-
 /* net.ipv4.tcp_fin_timeout of this network namespace, s. */
 static int read_fin_timeout(uint32_t *ret_s)
 {
@@ -82,8 +64,7 @@ static int set_constants(struct ps_egress *egress, const struct ps_egress_config
 		return r;
 	hooks->netns_cookie = cookie;
 	hooks->fin_timeout_ns = fin_timeout_s * 1000000000ull;
-	hooks->cgroup_levels = level_mask(config);
-	hooks->have_marks = names_mark(config);
+	ps_egress_set_classes(egress, config);
 	hooks->mss = config->mss;
 	hooks->n_classes = (uint32_t)config->n_choices;
 	hooks->n_services = (uint32_t)config->n_services;
@@ -250,7 +231,9 @@ static int start(struct ps_egress *egress, const struct ps_egress_config *config
 	egress->cgroup_path = strdup(options->cgroup_path ? options->cgroup_path : "");
 	if (!egress->log || !egress->pin_dir || !egress->cgroup_path)
 		return -ENOMEM;
-	r = open_objects(egress);
+	r = ps_class_sets_new(config, &egress->sets);
+	if (!r)
+		r = open_objects(egress);
 	if (!r)
 		r = set_constants(egress, config, options->observe);
 	if (!r)
@@ -265,6 +248,7 @@ static int start(struct ps_egress *egress, const struct ps_egress_config *config
 		return *ret_message ? r : ps_say(ret_message, r, "outgoing path: %s", strerror(-r));
 	ps_mem_drop(&egress->log);
 	egress->log = NULL;
+	ps_class_sets_free(&egress->sets);
 	egress->ring =
 		ring_buffer__new(bpf_map__fd(egress->hooks->maps.events), on_event, egress, NULL);
 	return egress->ring ? 0 : -errno;
@@ -307,6 +291,7 @@ void ps_egress_free(struct ps_egress **egress)
 	ring_buffer__free(e->ring);
 	ps_egress_guard__destroy(e->guard);
 	ps_egress_hooks__destroy(e->hooks);
+	ps_class_sets_free(&e->sets);
 	free(e->log);
 	free(e->pin_dir);
 	free(e->cgroup_path);

@@ -33,13 +33,30 @@ struct ps_egress_slice {
 	unsigned shift;
 };
 
-/* How traffic gets into a class. */
+/* Never reached with a shared address, whatever the plan says: this host, loopback, link-local,
+ * multicast, broadcast (RFC 6890, RFC 5771, RFC 4291). */
+enum { PS_ALWAYS_DIRECT = 9 };
+extern const char *const ps_always_direct[PS_ALWAYS_DIRECT];
+
+enum { PS_EGRESS_ANY = -1 };
+
+/* A cgroup that classes name, or in which `portslice run` starts programs. */
+struct ps_egress_cgroup {
+	uint64_t id;    /* differ; 0: it is not there */
+	unsigned level; /* depth below the cgroup2 root */
+	int parent;     /* index of the innermost one around it; PS_EGRESS_ANY: none */
+	int run;        /* class of all programs in it; PS_EGRESS_ANY: the matches decide */
+};
+
+/* Which calls belong to a class: those for which all of this holds.  The lowest class wins. */
 struct ps_egress_match {
-	uint64_t cgroup; /* cgroup id; 0: any */
-	unsigned level;  /* depth of that cgroup below the cgroup2 root, 0: not used */
-	bool has_mark;
-	uint32_t mark;
-	unsigned class;
+	unsigned class; /* differ */
+	int cgroup;     /* index; the program is in it or below; PS_EGRESS_ANY: wherever it is */
+	bool has_mark, has_uid, has_from, has_to;
+	uint32_t mark;                /* of the socket */
+	uint32_t first_uid, last_uid; /* the program's real uid; both 0 unless has_uid */
+	struct ps_prefix from;        /* the socket is bound to, or binds, an address of these */
+	struct ps_prefix to;          /* it connects or sends to one of these */
 };
 
 /* Everything the hooks need to know, borrowed while ps_egress_load() runs. */
@@ -50,8 +67,12 @@ struct ps_egress_config {
 	size_t n_slices;
 	const struct ps_choices *choices; /* by class */
 	size_t n_choices;
-	const struct ps_egress_match *matches;
+	const struct ps_egress_cgroup *cgroups;
+	size_t n_cgroups;
+	const struct ps_egress_match *matches; /* a class without one is met by `run` only */
 	size_t n_matches;
+	const struct ps_homes *homes; /* as choices' `homes` name them */
+	size_t n_homes;
 	const struct ps_prefix *direct; /* IPv4 and IPv6 */
 	size_t n_direct;
 	/* Every shared address of the plan as prefixes with their pool's shift. */

@@ -117,7 +117,7 @@ static __always_inline int connect_unbound(struct bind_ask *bind, struct bpf_soc
 		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
 	let_go(held);
 	allow_sharing(bind->ctx);
-	ps_ask_start(&bind->ask, choice);
+	ps_ask_start(&bind->ask, choice, home_of(sk, choice));
 	bpf_loop(LOOPS_MAX, bind_step, bind, 0);
 	if (bind->drawn || bind->bound)
 		ps_ask_end(&bind->ask);
@@ -168,8 +168,10 @@ static __always_inline int connect_to(struct bind_ask *bind, struct bpf_sock *sk
 	struct ps_claim_key *flow = &bind->ask.page.grip.flow;
 	__u32 place = place_of(&flow->dst), slot;
 	struct ps_choices *choice;
-	int class = class_of(sk), is_v4 = ps_ip16_is_v4(&flow->dst);
+	int class, is_v4 = ps_ip16_is_v4(&flow->dst);
 
+	source_of(sk, &flow->src);
+	class = class_of(sk->mark, &flow->src, &flow->dst);
 	if (place == PS_PLACE_SHARED) {
 		if (is_service(&flow->dst, flow->dport, flow->protocol))
 			return allow(PS_EGRESS_DIRECT);
@@ -179,7 +181,6 @@ static __always_inline int connect_to(struct bind_ask *bind, struct bpf_sock *sk
 		return ALLOW;
 	if (class < 0)
 		return allow(PS_EGRESS_OUTSIDE);
-	source_of(sk, &flow->src);
 	/* Bound to a shared address a socket uses one of our ports whatever the destination. */
 	if (place == PS_PLACE_DIRECT && place_of(&flow->src) != PS_PLACE_SHARED)
 		return allow(PS_EGRESS_DIRECT);
@@ -335,12 +336,13 @@ static __always_inline int send_to(struct bpf_sock *sk, struct ps_claim_key *flo
 				   union ps_ip16 *source)
 {
 	__u32 place = place_of(&flow->dst);
-	int class = class_of(sk);
+	int class;
 
 	if (ps_ip16_is_any(source))
 		source_of(sk, &flow->src);
 	else
 		flow->src = *source;
+	class = class_of(sk->mark, &flow->src, &flow->dst);
 	flow->sport = bpf_htons(sk->src_port);
 	if (place == PS_PLACE_SHARED) {
 		if (is_service(&flow->dst, flow->dport, flow->protocol) || is_held_here(flow))
@@ -402,13 +404,13 @@ int ps_sendmsg6(struct bpf_sock_addr *ctx)
 
 /* bind() to port 0: as the kernel would, but from an exclusive block of our slices. */
 static __always_inline int bind_any(struct ps_held *held, struct ps_ask *ask, int class,
-				    const struct ps_choice *choice)
+				    const struct ps_choice *choice, struct ps_home home)
 {
-	ps_ask_start(ask, choice);
+	ps_ask_start(ask, choice, home);
 	bpf_loop(LOOPS_MAX, unused_step, ask, 0);
 	if (ask->error) {
 		ps_ask_end(ask);
-		ps_ask_start(ask, choice);
+		ps_ask_start(ask, choice, home);
 		bpf_loop(LOOPS_MAX, any_step, ask, 0);
 	}
 	if (ask->error) {
@@ -456,7 +458,7 @@ static __always_inline int bind_ours(struct bpf_sock_addr *ctx, struct bpf_sock 
 	allow_sharing(ctx);
 	if (flow->sport)
 		return bind_exactly(held, &ask->page, class);
-	return bind_any(held, ask, class, choice);
+	return bind_any(held, ask, class, choice, home_of(sk, choice));
 }
 
 /* Which addresses a socket that binds the wildcard takes: a socket of both families IPv4, where
@@ -483,7 +485,8 @@ static __always_inline int bind_socket(struct bpf_sock_addr *ctx, struct bpf_soc
 
 	if (is_any ? !!flow->sport : place_of(&flow->src) != PS_PLACE_SHARED)
 		return ALLOW;
-	class = class_of(sk);
+	/* The destination is not known yet: a class that names one is passed by. */
+	class = class_of(sk->mark, &flow->src, &flow->dst);
 	if (!is_any && is_service(&flow->src, flow->sport, flow->protocol))
 		return ALLOW;
 	if (class < 0 && !is_any)

@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 
+#include "egress/class-sets.h"
 #include "egress/egress.h"
 #include "egress/skel.h"
 
@@ -20,6 +21,7 @@ enum { PS_EGRESS_LOG_LEN = 1 << 20 };
 struct ps_egress {
 	struct ps_egress_hooks *hooks;
 	struct ps_egress_guard *guard;
+	struct ps_class_sets *sets; /* while loading */
 	struct ring_buffer *ring;
 	ps_egress_event_fn *event_fn; /* while ps_egress_events_read() runs */
 	void *event_arg;
@@ -52,6 +54,10 @@ bool ps_egress_aside_waits(const char *pin_dir);
 int ps_egress_aside_seed(struct ps_egress *egress);
 /* Unpins what was set aside, or puts it back in place of ours. */
 int ps_egress_aside_end(const char *pin_dir, bool put_back);
+/* Sets what the hooks know of the classes when they are loaded; egress->sets is there. */
+void ps_egress_set_classes(struct ps_egress *egress, const struct ps_egress_config *config);
+int ps_egress_fill_classes(struct ps_egress *egress, const struct ps_egress_config *config);
+int ps_egress_check_classes(const struct ps_egress_config *config, char **ret_message);
 /* Refuses what the programs cannot serve. */
 int ps_egress_check(const struct ps_egress_config *config, char **ret_message);
 

@@ -47,6 +47,8 @@ struct draft_pool {
 struct draft_match {
 	struct ps_text_at cgroup;
 	struct ps_number_at mark;
+	struct ps_span_at uid;
+	struct ps_prefix_at from, to;
 };
 
 struct draft_class {

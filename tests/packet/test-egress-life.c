@@ -116,7 +116,7 @@ static void a_new_generation_keeps_the_claims_of_open_connections(void **state)
 	assert_int_equal(link_id("hook-connect4"), link);
 	assert_int_equal(n_claims(), LAB_SHARED);
 	assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
-	plan.choices[0] = plan.choices[1];
+	plan.choices[MAIN] = plan.choices[MARKED];
 	start();
 	fd = dial(SOCK_STREAM, net->far[0]);
 	assert_true(fd >= 0);
