@@ -12,6 +12,7 @@
  *
  *   PIN_DIR/hook-NAME        a cgroup link each; unpinning detaches the hook
  *   PIN_DIR/pages, wide-pages  the ledger: ports in use, by source block, destination, protocol
+ *   PIN_DIR/turnover         how many ports were given back, by a hash of the peer
  *   PIN_DIR/drafts           templates of pages, and what makes their generations unique
  *   PIN_DIR/quarantine       (source, destination, protocol) -> free after
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
@@ -54,8 +55,9 @@ static const char *const hook_names[N_HOOKS] = {
 	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
 };
 
-static const char *const map_names[] = {"pages",   "wide-pages", "drafts",          "quarantine",
-					"sockets", "replies",    "egress-counters", "events"};
+static const char *const map_names[] = {"pages",           "wide-pages", "drafts",
+					"quarantine",      "sockets",    "replies",
+					"egress-counters", "events",     "turnover"};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
@@ -214,6 +216,9 @@ int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_re
 
 int ps_egress_lease(struct ps_egress *egress, uint32_t i, const struct ps_lease *lease)
 {
-	return bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), lease,
-				    sizeof(*lease), BPF_EXIST);
+	int r = bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), lease,
+				     sizeof(*lease), BPF_EXIST);
+
+	__atomic_fetch_add(&egress->hooks->bss->n_lease_changes, 1, __ATOMIC_SEQ_CST);
+	return r;
 }
