@@ -134,6 +134,13 @@ struct ps_lease {
 	__u64 until_ns; /* CLOCK_BOOTTIME; 0: without end */
 };
 
+/* Element of map `turnover`: of the peers with one hash, the last for all (full.bpf.h). */
+enum { PS_TURNOVER_ANY = 1 << 12, PS_TURNOVER_MAX };
+struct ps_turnover {
+	__u64 n_given_back;
+	__u64 full_at; /* the latest stamp noted, 0: none */
+};
+
 /* What ps_sweep is run with. */
 struct ps_sweep_order {
 	__u32 is_urgent; /* remove pages that were in use a moment ago, too */

@@ -37,6 +37,7 @@ struct {
 /* A wish for any port of a choice. */
 struct ps_ask {
 	struct ps_page_ask page; /* grip.flow: in: dst, dport, protocol; out: all */
+	__u64 stamp; /* when the walk began (full.bpf.h); 0: its end is not to be noted */
 	struct ps_walk walk;
 	__u32 is_pinned; /* only slices of the address that flow.src names */
 	__u32 first;     /* of the choice, in map slices */
@@ -114,6 +115,8 @@ __noinline int ps_claim_step(struct ps_ask *ask)
 		ask->page.place.bit = ps_draw_nth(&ask->page.place.draw, bpf_get_prandom_u32());
 	r = ask->page.place.draw.n ? ps_page_claim(&ask->page) : PS_CLAIM_FULL;
 	if (r) {
+		if (r != PS_CLAIM_FULL)
+			ask->stamp = 0;
 		if (r == PS_CLAIM_SHORT)
 			ask->error = -ENOBUFS;
 		pass_page(ask, slice);
@@ -133,6 +136,7 @@ __noinline int ps_claim_pass(struct ps_ask *ask)
 	if (!ask)
 		return -EINVAL;
 	ps_claim_drop(&ask->page.grip);
+	ask->stamp = 0;
 	ask->n_unfit++;
 	if (ask->n_unfit > FRESH_STARTS) {
 		ask->page.place.bit++;
@@ -146,23 +150,18 @@ __noinline int ps_claim_pass(struct ps_ask *ask)
 	return 0;
 }
 
-/* As ps_claim_pass, but on to the port n_ports further, or to the next slice when that is of another
- * block.  The first port was drawn at random; after it they are tried in order. */
-static __always_inline void ps_claim_skip(struct ps_ask *ask, __u32 n_ports)
+/* Is it known how a walk would end? */
+static __always_inline int ps_ask_is_vain(struct ps_ask *ask)
 {
-	__u32 bit = ask->page.place.bit + n_ports;
+	return !ask->is_pinned &&
+	       ps_full_known(&ask->page.grip.flow, ask->first, ask->walk.n_slices, &ask->stamp);
+}
 
-	ps_claim_drop(&ask->page.grip);
-	if (ask->page.how == PS_CLAIM_ANY) {
-		ask->page.how = PS_CLAIM_ONWARD;
-		ask->page.place.bit = ask->walk.slice = ask->walk.page = 0;
-		return;
-	}
-	ask->page.place.bit = bit;
-	if (bit < PS_EXCLUSIVE_MAX)
-		return;
-	ask->page.place.bit = 0;
-	ps_walk_skip_slice(&ask->walk);
+/* The walk met the end. */
+static __always_inline void ps_ask_note(struct ps_ask *ask)
+{
+	if (ask->stamp)
+		ps_full_note(&ask->page.grip.flow, ask->first, ask->walk.n_slices, ask->stamp);
 }
 
 /* After the walk: a grip that names no port, as before. */

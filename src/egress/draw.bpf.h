@@ -21,6 +21,25 @@ static long any_step(__u64 nth, struct ps_ask *ask)
 	return 1;
 }
 
+/* As ps_claim_pass, but on to the port n_ports further, or to the next slice when that is of another
+ * block.  The first port was drawn at random; after it they are tried in order. */
+static __always_inline void claim_skip(struct ps_ask *ask, __u32 n_ports)
+{
+	__u32 bit = ask->page.place.bit + n_ports;
+
+	ps_claim_drop(&ask->page.grip);
+	if (ask->page.how == PS_CLAIM_ANY) {
+		ask->page.how = PS_CLAIM_ONWARD;
+		ask->page.place.bit = ask->walk.slice = ask->walk.page = 0;
+		return;
+	}
+	ask->page.place.bit = bit;
+	if (bit < PS_EXCLUSIVE_MAX)
+		return;
+	ask->page.place.bit = 0;
+	ps_walk_skip_slice(&ask->walk);
+}
+
 /* Passes ports by that are in use towards a peer, as the one may be to whom this socket will connect. */
 static long unused_step(__u64 nth, struct ps_ask *ask)
 {
@@ -34,7 +53,7 @@ static long unused_step(__u64 nth, struct ps_ask *ask)
 	else if (!r)
 		n_skip = ps_uses_skip(flow);
 	if (n_skip) {
-		ps_claim_skip(ask, n_skip);
+		claim_skip(ask, n_skip);
 		return 0;
 	}
 	ask->error = r;

@@ -12,6 +12,7 @@
  *
  *   PIN_DIR/hook-NAME        a cgroup link each; unpinning detaches the hook
  *   PIN_DIR/pages, wide-pages  the ledger: ports in use, by source block, destination, protocol
+ *   PIN_DIR/turnover         how many ports were given back, by a hash of the peer
  *   PIN_DIR/drafts           templates of pages, and what makes their generations unique
  *   PIN_DIR/quarantine       (source, destination, protocol) -> free after
  *   PIN_DIR/uses             towards how many peers each exclusive port is in use
@@ -248,6 +249,9 @@ int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_re
 
 int ps_egress_lease(struct ps_egress *egress, uint32_t i, const struct ps_lease *lease)
 {
-	return bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), lease,
-				    sizeof(*lease), BPF_EXIST);
+	int r = bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), lease,
+				     sizeof(*lease), BPF_EXIST);
+
+	__atomic_fetch_add(&egress->hooks->bss->n_lease_changes, 1, __ATOMIC_SEQ_CST);
+	return r;
 }

@@ -76,6 +76,16 @@ static long bind_step(__u64 nth, struct bind_ask *bind)
 	return 1;
 }
 
+static __always_inline void draw_and_bind(struct bind_ask *bind)
+{
+	bind->drawn = -EADDRNOTAVAIL;
+	if (ps_ask_is_vain(&bind->ask))
+		return;
+	bpf_loop(LOOPS_MAX, bind_step, bind, 0);
+	if (bind->drawn == -EADDRNOTAVAIL)
+		ps_ask_note(&bind->ask);
+}
+
 /* Has this claim brought the use of n_shared ports to so many per cent? */
 static __always_inline int reaches(__u32 n_used, __u32 n_shared, __u32 percent)
 {
@@ -118,7 +128,7 @@ static __always_inline int connect_unbound(struct bind_ask *bind, struct bpf_soc
 	let_go(held);
 	allow_sharing(bind->ctx);
 	ps_ask_start(&bind->ask, choice, home_of(sk, choice));
-	bpf_loop(LOOPS_MAX, bind_step, bind, 0);
+	draw_and_bind(bind);
 	if (bind->drawn || bind->bound)
 		ps_ask_end(&bind->ask);
 	if (bind->drawn == -EADDRNOTAVAIL && bind->bound)

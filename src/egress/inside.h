@@ -13,9 +13,9 @@ enum { PS_EGRESS_LOG_LEN = 1 << 20 };
 
 /* Pins: the record of ports in use, whose maps only make sense together, and the others.  Versions
  * before the ledger had "claims". */
-#define PS_EGRESS_RECORD_NAMES                                                                \
-	"pages", "wide-pages", "drafts", "quarantine", "uses", "sockets", "replies", "pings", \
-		"claims"
+#define PS_EGRESS_RECORD_NAMES                                                                   \
+	"pages", "wide-pages", "drafts", "quarantine", "turnover", "uses", "sockets", "replies", \
+		"pings", "claims"
 #define PS_EGRESS_OTHER_NAMES "egress-counters", "events"
 
 struct ps_egress {

@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "egress/abi.h"
+#include "egress/full.bpf.h"
 #include "egress/uses.bpf.h"
 
 /* Never LRU: a page in use must not go.  Preallocated: the memory is there, and elements are used
@@ -63,6 +64,11 @@ PS_PURE void ps_page_delete(__u32 n_words, const struct ps_page_key *key)
 		bpf_map_delete_elem(&pages, key);
 	else
 		bpf_map_delete_elem(&wide_pages, key);
+}
+
+PS_PURE void ps_ledger_undone(void)
+{
+	ps_full_undone();
 }
 
 PS_PURE struct ps_draft *ps_draft_at(__u32 i)
@@ -130,14 +136,20 @@ static __always_inline int ps_page_claim(struct ps_page_ask *ask)
 __noinline int ps_claim_drop(const struct ps_grip *grip)
 {
 	struct ps_page_place place = {0};
+	int r;
 
 	if (!grip)
 		return -EINVAL;
-	ps_uses_end(&grip->flow);
 	ps_place_port(&grip->flow, &place);
 	if (place.n_words == PS_WIDE_WORDS)
-		return ps_ledger_drop(grip, &place, PS_WIDE_WORDS);
-	return ps_ledger_drop(grip, &place, PS_NARROW_WORDS);
+		r = ps_ledger_drop(grip, &place, PS_WIDE_WORDS);
+	else
+		r = ps_ledger_drop(grip, &place, PS_NARROW_WORDS);
+	if (r)
+		return r;
+	ps_full_given_back(&grip->flow);
+	ps_uses_end(&grip->flow);
+	return 0;
 }
 
 /* Is the port, of a slice with flow->shift, in use towards the peer (or without one)? */
