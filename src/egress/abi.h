@@ -16,6 +16,7 @@ enum {
 	PS_PAGES_MAX = 1 << 17,       /* narrow: destinations with a port in use; 25 MB */
 	PS_WIDE_PAGES_MAX = 1 << 14,  /* of destinations with more than 256; 7 MB */
 	PS_QUARANTINE_MAX = 1 << 18,  /* memory as they come */
+	PS_SUSPECTS_MAX = 1 << 16,    /* claims that a repair examines at once; while it runs */
 	PS_COMM_LEN = 16,             /* TASK_COMM_LEN, NUL included */
 	PS_CLASS_NONE = 0xffff,       /* in events: of no class */
 };
@@ -38,6 +39,7 @@ struct ps_service_value {
 	X(OUTSIDE, "outside", "program belongs to no class")                                     \
 	X(RELEASE, "release", "port given back")                                                 \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")               \
+	X(LEAK, "leak", "port in use by nobody: given back by the sweep")                        \
 	X(WATERMARK_70, "watermark_70", "70 % of the ports towards this destination are in use") \
 	X(WATERMARK_90, "watermark_90", "90 % of the ports towards this destination are in use") \
 	X(WATERMARK_FULL, "watermark_full", "the last port towards this destination was given")  \
@@ -94,6 +96,14 @@ struct ps_quarantine {
 	__u64 free_after_ns; /* CLOCK_BOOTTIME */
 	__u64 gen;
 };
+
+/* Value of map `suspects`, by ps_claim_id(): a claim of which a repair has not seen the holder yet. */
+struct ps_suspect {
+	struct ps_grip grip;
+	__u32 stood; /* the port was in use after this element was there */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_suspect) == 56, "map value layout is ABI");
 
 /* Value of socket storage `sockets`: the one claim a socket has. */
 struct ps_held {

@@ -138,6 +138,8 @@ static int pin_maps(struct ps_egress *egress, char **ret_message)
 		{egress->hooks->maps.wide_pages, "wide-pages"},
 		{egress->hooks->maps.drafts, "drafts"},
 		{egress->hooks->maps.quarantine, "quarantine"},
+		{egress->hooks->maps.suspects, "suspects"},
+		{egress->hooks->maps.accusing, "accusing"},
 		{egress->hooks->maps.sockets, "sockets"},
 		{egress->hooks->maps.replies, "replies"},
 		{egress->hooks->maps.counters, "egress-counters"},

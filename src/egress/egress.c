@@ -14,6 +14,7 @@
  *   PIN_DIR/pages, wide-pages  the ledger: ports in use, by source block, destination, protocol
  *   PIN_DIR/drafts           templates of pages, and what makes their generations unique
  *   PIN_DIR/quarantine       (source, destination, protocol) -> free after
+ *   PIN_DIR/suspects, accusing  what a repair examines, and that it does (repair.bpf.h)
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
  *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
  *   PIN_DIR/egress-counters  by reason, one number a processor
@@ -26,7 +27,8 @@
  * given back by sock_ops at TCP_CLOSE or by sock_release, whichever comes first.  A connection
  * without timestamps keeps its port for its TIME_WAIT (and for the FIN_WAIT2 before it, where the
  * kernel has put an orphan aside): the claim moves to `quarantine`, and ps_egress_thaw() gives it
- * back when the time has passed.  Pages of which nothing is in use go by ps_egress_sweep().
+ * back when the time has passed.  Pages of which nothing is in use go by ps_egress_sweep(); a claim
+ * that nobody holds any more, by ps_egress_repair().
  *
  * Must not: use a link's or a map's kernel object without the pin being the one that counts;
  * write or delete a page from user space (ledger.h); print.
@@ -54,8 +56,9 @@ static const char *const hook_names[N_HOOKS] = {
 	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
 };
 
-static const char *const map_names[] = {"pages",   "wide-pages", "drafts",          "quarantine",
-					"sockets", "replies",    "egress-counters", "events"};
+static const char *const map_names[] = {"pages",           "wide-pages", "drafts",  "quarantine",
+					"suspects",        "accusing",   "sockets", "replies",
+					"egress-counters", "events"};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])

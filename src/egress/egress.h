@@ -106,6 +106,22 @@ int ps_egress_thaw(struct ps_egress *egress, uint64_t *ret_n_freed);
  * counts not); to be called about once a minute, urgently when there was no room for a page.  Cost:
  * one pass over the pages.  *ret_n_removed: how many. */
 int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_removed);
+struct ps_repair {
+	uint64_t n_claims; /* in the ledger while it was looked through */
+	uint64_t n_freed;  /* of them, held by nobody: given back */
+	/* Of them, held towards a peer by a socket that is not connected: its connect() failed before a
+	 * packet left, or was undone.  Free at its next connect() or close(). */
+	uint64_t n_unsent;
+};
+/* Called for each port that was given back. */
+typedef void ps_egress_leak_fn(const struct ps_claim_key *flow, void *arg);
+/* Looks for the holder of every claim and gives back those that nobody holds; to be called about once
+ * a minute, never beside ps_egress_thaw(), and only when this generation's hooks stand.  In normal
+ * running it finds nothing; no live claim is freed whatever goes on.  Cost: one pass over the pages,
+ * one over the sockets for each PS_SUSPECTS_MAX claims, three grace periods.  -E2BIG: more than a
+ * million sockets have claims, which the kernel does not let us see at once: nothing was freed. */
+int ps_egress_repair(struct ps_egress *egress, ps_egress_leak_fn *fn, void *arg,
+		     struct ps_repair *ret);
 /* Lets programs draw ports of slice i of the config, or no longer (issue 5 drives it).  After the call
  * and a grace period (membarrier) no claim of it begins. */
 int ps_egress_lease(struct ps_egress *egress, uint32_t i, const struct ps_lease *lease);

@@ -22,6 +22,7 @@
  * through ps_attempt_narrow(), has 512.
  */
 #include "egress/call.bpf.h"
+#include "egress/repair.bpf.h"
 #include "egress/socket.bpf.h"
 
 static __always_inline int deny_draw(const struct ps_claim_key *flow, int class, int error)
@@ -631,8 +632,6 @@ int ps_sockops(struct bpf_sock_ops *ctx)
 		closed(sk, held, ctx->args[0]);
 	return 1;
 }
-
-struct bpf_map;
 
 /* The record goes first: when the bit is free another may take it, and come here with it. */
 static long thaw_step(struct bpf_map *map, struct ps_claim_key *key, struct ps_quarantine *value,

@@ -12,6 +12,7 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct sock_common {
+	volatile unsigned char skc_state;
 	unsigned char skc_ipv6only : 1;
 	unsigned long skc_flags;
 };
