@@ -110,6 +110,10 @@ static const char *advice_for(enum ps_egress_reason reason)
 		return "run the program in a class (portslice run), and bind within this host's slices";
 	case PS_EGRESS_REFUSED_UNCONNECTED:
 		return "connect the socket before sending, or list the destination under `direct`";
+	case PS_EGRESS_REFUSED_RAW:
+		return "run the program outside of every class, or let it use TCP, connected UDP or a connected ping socket";
+	case PS_EGRESS_REFUSED_PING:
+		return "connect the ping socket before sending, or list the destination under `direct`";
 	case PS_EGRESS_REFUSED_V4:
 		return "use IPv6, give the class's tags to a pool with IPv4 addresses, or list the destination under `direct`";
 	case PS_EGRESS_GUARD_NEIGHBOUR:

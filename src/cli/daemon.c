@@ -4,6 +4,16 @@
 
 #include "base/own.h"
 #include "cli/cli.h"
+#include "cli/firewall.h"
+
+/* What others on this host do to packets from the addresses of the plan in force. */
+static void add_findings(const struct ps_cli *cli, json_t *status)
+{
+	ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
+
+	if (json_object_get(status, "digest") && ps_cli_plan(cli, NULL, &plan) == PS_EXIT_DONE)
+		json_object_set_new(status, "masquerade", ps_cli_firewall_findings(plan));
+}
 
 static int run_status(const struct ps_cli *cli, int argc, char **argv)
 {
@@ -17,6 +27,7 @@ static int run_status(const struct ps_cli *cli, int argc, char **argv)
 	r = ps_cli_ask_status(cli, &status);
 	if (r != PS_EXIT_DONE)
 		return r;
+	add_findings(cli, status);
 	if (cli->json)
 		return ps_cli_print_json(status);
 	json_object_foreach(status, key, value)

@@ -40,6 +40,7 @@ struct ps_service_value {
 	X(RELEASE, "release", "port given back")                                                 \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")               \
 	X(LEAK, "leak", "port in use by nobody: given back by the sweep")                        \
+	X(SEED, "seed", "port of a socket that another version of the hooks had served")         \
 	X(WATERMARK_70, "watermark_70", "70 % of the ports towards this destination are in use") \
 	X(WATERMARK_90, "watermark_90", "90 % of the ports towards this destination are in use") \
 	X(WATERMARK_FULL, "watermark_full", "the last port towards this destination was given")  \
@@ -55,6 +56,9 @@ struct ps_service_value {
 	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")      \
 	X(REPLY, "reply", "unconnected UDP send to a direct destination, which may answer")      \
 	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")      \
+	X(REFUSED_RAW, "refused_raw",                                                            \
+	  "raw socket, or of a protocol without ports of ours: EACCES")                          \
+	X(REFUSED_PING, "refused_ping", "ping without connect(): dropped (IPv4: ENOBUFS)")       \
 	X(REFUSED_V4, "refused_v4", "no shared IPv4 address for this class: ENETUNREACH")        \
 	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")        \
 	X(REFUSED_KERNEL, "refused_kernel",                                                      \
@@ -138,6 +142,15 @@ struct ps_replies {
 	struct ps_grip grips[PS_REPLIES_MAX];
 };
 _Static_assert(sizeof(struct ps_replies) == 392, "socket storage outlives a generation");
+
+/* Value of socket storage `pings`: who made this ping socket, a program of a class. */
+struct ps_ping {
+	__u64 cgroup;
+	__u32 pid;
+	char comm[PS_COMM_LEN];
+	__u8 pad[4];
+};
+_Static_assert(sizeof(struct ps_ping) == 32, "socket storage outlives a generation");
 
 /* Slices that serve a class, [first, first + n) in map `slices`.  n 0: none on this host. */
 struct ps_choice {

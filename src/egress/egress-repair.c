@@ -73,22 +73,29 @@ static int watch(const struct repair *repair, uint32_t on)
 	return bpf_map_update_elem(fd, &zero, &on, BPF_ANY) < 0 ? -errno : 0;
 }
 
-/* Lets an iterator program look at each socket that has an element in the map.  It prints nothing, so
- * one read() goes through all of them; after a million the kernel begins another read, which may
- * miss some: -E2BIG. */
-static int look(const struct bpf_program *program, const struct bpf_map *map)
+int ps_egress_walk(const struct bpf_program *program, union bpf_iter_link_info *info)
 {
-	union bpf_iter_link_info info = {.map.map_fd = (uint32_t)bpf_map__fd(map)};
-	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
+	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = info,
+		    .iter_info_len = info ? sizeof(*info) : 0);
 	ps_auto_fd int link = bpf_link_create(bpf_program__fd(program), 0, BPF_TRACE_ITER, &opts);
 	ps_auto_fd int fd = link < 0 ? -1 : bpf_iter_create(link);
+	int breaks = 0;
 	char byte;
+	ssize_t n;
 
 	if (fd < 0)
 		return -errno;
-	if (read(fd, &byte, sizeof(byte)) < 0)
-		return errno == EAGAIN ? -E2BIG : -errno;
-	return 0;
+	while ((n = read(fd, &byte, sizeof(byte))) < 0 && errno == EAGAIN)
+		breaks = 1;
+	return n < 0 ? -errno : breaks;
+}
+
+static int look(const struct bpf_program *program, const struct bpf_map *map)
+{
+	union bpf_iter_link_info info = {.map.map_fd = (uint32_t)bpf_map__fd(map)};
+	int r = ps_egress_walk(program, &info);
+
+	return r > 0 ? -E2BIG : r;
 }
 
 static int flush(struct repair *repair)

@@ -9,15 +9,20 @@
 
 enum { BATCH = 1024 };
 
-int ps_egress_open_pinned(const char *pin_dir, const char *name)
+int ps_egress_open_pinned(const char *pin_dir, const char *name, size_t key_size, size_t value_size)
 {
 	ps_auto_mem char *path = ps_egress_pin_path(pin_dir, name);
-	int fd;
+	ps_auto_fd int fd = path ? bpf_obj_get(path) : -1;
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
 
 	if (!path)
 		return -ENOMEM;
-	fd = bpf_obj_get(path);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return -errno;
+	if (info.key_size != key_size || info.value_size != value_size)
+		return -ESTALE;
+	return ps_fd_move(&fd);
 }
 
 typedef int item_fn(const void *key, const void *value, void *arg);
@@ -74,7 +79,8 @@ int ps_egress_pages(const char *pin_dir, ps_egress_page_fn *fn, void *arg)
 	int r = 0;
 
 	for (size_t i = 0; !r && i < PS_N_ELEMENTS(rows); i++) {
-		ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, rows[i].name);
+		ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, rows[i].name,
+							  sizeof(struct ps_page_key), rows[i].size);
 		struct page_pass pass = {fn, arg, rows[i].n_words};
 
 		r = fd < 0 ? fd
@@ -98,7 +104,8 @@ static int pass_quarantine(const void *key, const void *value, void *arg)
 
 int ps_egress_quarantine(const char *pin_dir, ps_egress_quarantine_fn *fn, void *arg)
 {
-	ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, "quarantine");
+	ps_auto_fd int fd = ps_egress_open_pinned(
+		pin_dir, "quarantine", sizeof(struct ps_claim_key), sizeof(struct ps_quarantine));
 	struct quarantine_pass pass = {fn, arg};
 
 	if (fd < 0)
@@ -198,9 +205,14 @@ int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, s
 {
 	ps_auto_mem struct indexed *items = index_slices(slices, n_slices);
 	ps_auto_mem int64_t *counts = calloc(n_slices ? n_slices : 1, sizeof(*counts));
+	/* Every version has had this map; the others may not be there yet. */
+	ps_auto_fd int sockets =
+		ps_egress_open_pinned(pin_dir, "sockets", sizeof(int), sizeof(struct ps_held));
 	struct tally tally = {items, n_slices, counts};
 	int r;
 
+	if (sockets < 0)
+		return sockets;
 	if (!items || !counts)
 		return -ENOMEM;
 	r = ps_egress_quarantine(pin_dir, tally_quarantine, &tally);

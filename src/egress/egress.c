@@ -17,6 +17,7 @@
  *   PIN_DIR/suspects, accusing  what a repair examines, and that it does (repair.bpf.h)
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
  *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
+ *   PIN_DIR/pings            socket storage: ping sockets of programs of a class
  *   PIN_DIR/egress-counters  by reason, one number a processor
  *   PIN_DIR/events           ring buffer
  *
@@ -49,28 +50,30 @@
 #include "base/say.h"
 #include "egress/inside.h"
 
-enum { N_HOOKS = 8 };
+enum { N_HOOKS = 9 };
+
+/* Those that give ports back come first: a socket seeded after them cannot be missed by both. */
+enum { N_RELEASING = 2 };
 
 static const char *const hook_names[N_HOOKS] = {
-	"hook-connect4", "hook-connect6", "hook-bind4",        "hook-bind6",
-	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
+	"hook-sock_release", "hook-sockops",  "hook-connect4", "hook-connect6",    "hook-bind4",
+	"hook-bind6",        "hook-sendmsg4", "hook-sendmsg6", "hook-sock_create",
 };
 
-static const char *const map_names[] = {"pages",           "wide-pages", "drafts",  "quarantine",
-					"suspects",        "accusing",   "sockets", "replies",
-					"egress-counters", "events"};
+static const char *const map_names[] = {PS_EGRESS_RECORD_NAMES, PS_EGRESS_OTHER_NAMES};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
 {
-	ret[0] = egress->hooks->progs.ps_connect4;
-	ret[1] = egress->hooks->progs.ps_connect6;
-	ret[2] = egress->hooks->progs.ps_bind4;
-	ret[3] = egress->hooks->progs.ps_bind6;
-	ret[4] = egress->hooks->progs.ps_sendmsg4;
-	ret[5] = egress->hooks->progs.ps_sendmsg6;
-	ret[6] = egress->hooks->progs.ps_sock_release;
-	ret[7] = egress->hooks->progs.ps_sockops;
+	ret[0] = egress->hooks->progs.ps_sock_release;
+	ret[1] = egress->hooks->progs.ps_sockops;
+	ret[2] = egress->hooks->progs.ps_connect4;
+	ret[3] = egress->hooks->progs.ps_connect6;
+	ret[4] = egress->hooks->progs.ps_bind4;
+	ret[5] = egress->hooks->progs.ps_bind6;
+	ret[6] = egress->hooks->progs.ps_sendmsg4;
+	ret[7] = egress->hooks->progs.ps_sendmsg6;
+	ret[8] = egress->hooks->progs.ps_sock_create;
 }
 
 /* Is this link attached to that cgroup?  Its id is the folder's inode number. */
@@ -117,19 +120,17 @@ static int attach_hook(struct bpf_program *program, int cgroup_fd, uint64_t cgro
 	return r < 0 ? r : make_link(program, cgroup_fd, pin);
 }
 
-int ps_egress_attach(struct ps_egress *egress, char **ret_message)
+static int attach_hooks(struct ps_egress *egress, size_t first, size_t end, char **ret_message)
 {
-	ps_auto_fd int cgroup_fd = -1;
+	ps_auto_fd int cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct bpf_program *programs[N_HOOKS];
 	struct stat st;
 
-	*ret_message = NULL;
-	cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cgroup_fd < 0 || fstat(cgroup_fd, &st) < 0)
 		return ps_say(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,
 			      strerror(errno));
 	list_programs(egress, programs);
-	for (size_t i = 0; i < N_HOOKS; i++) {
+	for (size_t i = first; i < end; i++) {
 		ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[i]);
 		int r = pin ? attach_hook(programs[i], cgroup_fd, st.st_ino, pin) : -ENOMEM;
 
@@ -138,6 +139,37 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 				      egress->cgroup_path, strerror(-r));
 	}
 	return 0;
+}
+
+static int seed(struct ps_egress *egress, char **ret_message)
+{
+	int r = egress->takes_over ? ps_egress_aside_seed(egress) : 0;
+
+	return r < 0 ? ps_say(ret_message, r, "sockets of another version: %s", strerror(-r)) : 0;
+}
+
+bool ps_egress_takes_over(const struct ps_egress *egress)
+{
+	return egress->takes_over;
+}
+
+int ps_egress_attach(struct ps_egress *egress, char **ret_message)
+{
+	int r;
+
+	*ret_message = NULL;
+	r = attach_hooks(egress, 0, N_RELEASING, ret_message);
+	if (r == 0)
+		r = seed(egress, ret_message);
+	if (r == 0)
+		r = attach_hooks(egress, N_RELEASING, N_HOOKS, ret_message);
+	if (r == 0)
+		r = seed(egress, ret_message);
+	if (r < 0)
+		return r;
+	egress->attached = true;
+	egress->takes_over = false;
+	return ps_egress_aside_end(egress->pin_dir, false);
 }
 
 /* Is this program at the pinned link, and the link at that cgroup? */
@@ -173,7 +205,7 @@ bool ps_egress_hooks_stand(const struct ps_egress *egress)
 
 int ps_egress_detach_all(const char *pin_dir)
 {
-	int first = 0;
+	int first = ps_egress_aside_end(pin_dir, false);
 
 	for (size_t i = 0; i < N_HOOKS; i++) {
 		ps_auto_mem char *pin = ps_egress_pin_path(pin_dir, hook_names[i]);

@@ -77,8 +77,9 @@ struct ps_egress_options {
 /* Loads a generation: programs and its own config maps; nothing is attached yet.  Claims, sockets,
  * counters and events are pinned at pin_dir, or taken from there.  On failure *ret_message (owned by
  * the caller, may stay NULL) is a sentence for the operator.  -EINVAL: the config contradicts
- * itself; -EPERM: privileges are missing; -ENOTSUP: the kernel has no BTF; -ESTALE: a pinned map has
- * the layout of another version; else what the kernel or libbpf said. */
+ * itself; -EPERM: privileges are missing; -ENOTSUP: the kernel has no BTF; else what the kernel or
+ * libbpf said.  Pins of another layout are set aside until ps_egress_attach() has taken over their
+ * sockets, or ps_egress_free() puts them back. */
 int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress_options *options,
 		   struct ps_egress **ret, char **ret_message);
 void ps_egress_free(struct ps_egress **egress);
@@ -86,6 +87,9 @@ void ps_egress_free(struct ps_egress **egress);
  * slice must pass the guard before the hooks use it.  Costs one link update a hook; open
  * connections keep their claims.  On failure *ret_message (owned by the caller) is a sentence. */
 int ps_egress_attach(struct ps_egress *egress, char **ret_message);
+/* True when ps_egress_attach() will take sockets over from another version's pins.  Until then our
+ * record knows none of them: attach before the dispatcher uses it. */
+bool ps_egress_takes_over(const struct ps_egress *egress);
 /* True when all hooks are in place with this generation's programs. */
 bool ps_egress_hooks_stand(const struct ps_egress *egress);
 /* True when the interface has a clsact qdisc, ours or another's. */
@@ -140,7 +144,8 @@ typedef int ps_egress_quarantine_fn(const struct ps_claim_key *flow,
 				    const struct ps_quarantine *value, void *arg);
 int ps_egress_quarantine(const char *pin_dir, ps_egress_quarantine_fn *fn, void *arg);
 /* Claims held on [ports) of the address, quarantined ones not counted: is the slice in use?
- * One pass over the ledger for all slices: ret[i] for slices[i]. */
+ * One pass over the ledger for all slices: ret[i] for slices[i].  -ESTALE: the record is another
+ * version's, which ps_egress_attach() has not taken over yet. */
 int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, size_t n_slices,
 		    uint64_t *ret);
 int ps_egress_counters(const char *pin_dir, uint64_t ret[PS_EGRESS_MAX]);

@@ -8,6 +8,7 @@
  *               its port when it is ours and free towards the peer
  *   sendmsg4/6  datagrams without connect() are refused: the kernel has chosen their port already;
  *               but for answers of a published service, and for direct destinations
+ *   sock_create  sockets that can have no port are refused (create.bpf.h)
  *   sock_ops, sock_release  give the port back
  *
  * The hooks of both families are one code over addresses of sixteen bytes (address.h); the family of
@@ -22,7 +23,9 @@
  * through ps_attempt_narrow(), has 512.
  */
 #include "egress/call.bpf.h"
+#include "egress/create.bpf.h"
 #include "egress/repair.bpf.h"
+#include "egress/seed.bpf.h"
 #include "egress/socket.bpf.h"
 
 static __always_inline int deny_draw(const struct ps_claim_key *flow, int class, int error)

@@ -12,12 +12,18 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct sock_common {
+	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	unsigned char skc_ipv6only : 1;
 	unsigned long skc_flags;
+	__be32 skc_daddr, skc_rcv_saddr;
+	union ps_ip16 skc_v6_daddr, skc_v6_rcv_saddr; /* struct in6_addr */
+	__be16 skc_dport;
+	__u16 skc_num;
 };
 struct sock {
 	struct sock_common __sk_common;
+	__u16 sk_protocol;
 };
 enum sock_flags { SOCK_DEAD, SOCK_DONE };
 struct inet_sock {

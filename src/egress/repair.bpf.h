@@ -27,13 +27,6 @@
 
 #include "egress/socket.bpf.h"
 
-/* include/net/bpf_sk_storage.h and net/core/bpf_sk_storage.c: what the walk hands over. */
-struct bpf_iter__bpf_sk_storage_map {
-	void *meta, *map;
-	struct sock *sk; /* NULL: the walk is over */
-	void *value;
-};
-
 struct bpf_map;
 
 /* Sockets seen by ps_see_held that have a claim towards a peer to which they are not connected. */

@@ -453,22 +453,6 @@ static void events_come_once_a_second_and_say_how_many_were_held_back(void **sta
 	close(fd);
 }
 
-static void a_pinned_map_of_another_layout_is_refused_with_advice(void **state)
-{
-	ps_auto(ps_egress_free) struct ps_egress *other = NULL;
-	ps_auto_mem char *message = NULL;
-	char path[128];
-	int fd = bpf_map_create(BPF_MAP_TYPE_HASH, "pages", 8, 8, 16, NULL);
-
-	(void)state;
-	take_all_off();
-	snprintf(path, sizeof(path), "%s/pages", lab.pins);
-	assert_int_equal(bpf_obj_pin(fd, path), 0);
-	close(fd);
-	assert_int_equal(ps_egress_load(&plan.config, &plan.options, &other, &message), -ESTALE);
-	assert_non_null(strstr(message, "portslice detach"));
-}
-
 static void a_direct_prefix_within_shared_addresses_is_refused(void **state)
 {
 	ps_auto(ps_egress_free) struct ps_egress *other = NULL;
@@ -524,7 +508,6 @@ int main(void)
 		FACT(observing_changes_nothing),
 		FACT(mss_is_lowered_and_never_raised),
 		FACT(events_come_once_a_second_and_say_how_many_were_held_back),
-		FACT(a_pinned_map_of_another_layout_is_refused_with_advice),
 		FACT(a_direct_prefix_within_shared_addresses_is_refused),
 		FACT(detaching_leaves_no_pin_and_no_hook),
 	};
