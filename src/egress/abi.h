@@ -40,7 +40,7 @@ struct ps_service_value {
 	X(RELEASE, "release", "port given back")                                                 \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")               \
 	X(LEAK, "leak", "port in use by nobody: given back by the sweep")                        \
-	X(SEED, "seed", "port of a socket that another version of the hooks had served")         \
+	X(SEED, "seed", "port of a socket older than the hooks")                                 \
 	X(WATERMARK_70, "watermark_70", "70 % of the ports towards this destination are in use") \
 	X(WATERMARK_90, "watermark_90", "90 % of the ports towards this destination are in use") \
 	X(WATERMARK_FULL, "watermark_full", "the last port towards this destination was given")  \

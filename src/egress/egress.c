@@ -148,6 +148,16 @@ static int seed(struct ps_egress *egress, char **ret_message)
 	return r < 0 ? ps_say(ret_message, r, "sockets of another version: %s", strerror(-r)) : 0;
 }
 
+/* Whoever had a port of our slices before there were hooks, or before the slice was ours. */
+static int seed_older(struct ps_egress *egress, char **ret_message)
+{
+	int r = ps_egress_walk(egress->hooks->progs.ps_seed_tcp, NULL);
+
+	if (r >= 0)
+		r = ps_egress_walk(egress->hooks->progs.ps_seed_udp, NULL);
+	return r < 0 ? ps_say(ret_message, r, "sockets older than the hooks: %s", strerror(-r)) : 0;
+}
+
 bool ps_egress_takes_over(const struct ps_egress *egress)
 {
 	return egress->takes_over;
@@ -165,6 +175,8 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 		r = attach_hooks(egress, N_RELEASING, N_HOOKS, ret_message);
 	if (r == 0)
 		r = seed(egress, ret_message);
+	if (r == 0)
+		r = seed_older(egress, ret_message);
 	if (r < 0)
 		return r;
 	egress->attached = true;
