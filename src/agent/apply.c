@@ -292,6 +292,7 @@ static int load_egress(struct ps_agent *agent, struct ps_active *active, char **
 
 	if (r < 0)
 		return r;
+	ps_egress_set_memory(&options, active->plan->hosts[active->self].ledger_mib);
 	return ps_egress_load(&config->config, &options, &active->egress, ret_why);
 }
 

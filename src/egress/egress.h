@@ -74,6 +74,8 @@ struct ps_egress_options {
 	uint32_t n_pages, n_wide_pages;
 };
 
+/* Sets n_pages and n_wide_pages to what so much memory holds: eight narrow ones to each wide one. */
+void ps_egress_set_memory(struct ps_egress_options *options, unsigned mib);
 /* Loads a generation: programs and its own config maps; nothing is attached yet.  Claims, sockets,
  * counters and events are pinned at pin_dir, or taken from there.  On failure *ret_message (owned by
  * the caller, may stay NULL) is a sentence for the operator.  -EINVAL: the config contradicts
@@ -139,6 +141,14 @@ int ps_egress_wide_pages_fd(const struct ps_egress *egress);
  * pass.  Other processors go on meanwhile. */
 typedef int ps_egress_page_fn(const struct ps_page *page, unsigned n_words, void *arg);
 int ps_egress_pages(const char *pin_dir, ps_egress_page_fn *fn, void *arg);
+/* How much of the ledger's memory is in use. */
+struct ps_egress_room {
+	uint64_t n_pages, n_pages_max, n_wide_pages, n_wide_pages_max;
+	uint64_t n_claims, n_quarantined; /* ports in use towards somebody, or held; of them */
+	uint64_t n_bytes;                 /* of all maps of the record */
+};
+/* One pass over the ledger. */
+int ps_egress_look_at_room(const char *pin_dir, struct ps_egress_room *ret);
 /* Calls fn for each port in quarantine. */
 typedef int ps_egress_quarantine_fn(const struct ps_claim_key *flow,
 				    const struct ps_quarantine *value, void *arg);
