@@ -12,9 +12,6 @@
 
 enum { TAIL_LINES = 4 };
 
-/* What the kernel takes for a page, bytes (`memlock` of the maps, Linux 6.18). */
-enum { PAGE_LEN = 192, WIDE_PAGE_LEN = 416, PAGES_A_WIDE = 8 };
-
 char *ps_egress_pin_path(const char *pin_dir, const char *name)
 {
 	char *path;
@@ -125,14 +122,6 @@ static int pin_map(const struct ps_egress *egress, struct bpf_map *map, const ch
 	if (r == 0)
 		r = ps_egress_aside_move(egress->pin_dir, name);
 	return r < 0 ? r : bpf_map__set_pin_path(map, path);
-}
-
-void ps_egress_set_memory(struct ps_egress_options *options, unsigned mib)
-{
-	uint64_t n = ((uint64_t)mib << 20) / (PAGES_A_WIDE * PAGE_LEN + WIDE_PAGE_LEN);
-
-	options->n_wide_pages = (uint32_t)n;
-	options->n_pages = (uint32_t)n * PAGES_A_WIDE;
 }
 
 /* Before the pins are compared. */

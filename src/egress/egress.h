@@ -69,13 +69,11 @@ struct ps_egress_options {
 	const char *pin_dir; /* below a bpffs, exists; links, claims, counters are pinned here */
 	const char *cgroup_path; /* the hooks' root, a cgroup2 folder */
 	bool observe;            /* count what would be done, change nothing */
-	/* Pages of the ledger, preallocated: 192 and 416 bytes each.  0: PS_PAGES_MAX and
+	/* Pages of the ledger, preallocated (ps_compile_memory() says how long they are).  0: PS_PAGES_MAX and
 	 * PS_WIDE_PAGES_MAX. */
 	uint32_t n_pages, n_wide_pages;
 };
 
-/* Sets n_pages and n_wide_pages to what so much memory holds: eight narrow ones to each wide one. */
-void ps_egress_set_memory(struct ps_egress_options *options, unsigned mib);
 /* Loads a generation: programs and its own config maps; nothing is attached yet.  Claims, sockets,
  * counters and events are pinned at pin_dir, or taken from there.  On failure *ret_message (owned by
  * the caller, may stay NULL) is a sentence for the operator.  -EINVAL: the config contradicts

@@ -61,6 +61,9 @@ static __always_inline struct ps_held *seed(struct sock *sk, struct ps_page_ask 
 	struct ps_held *held;
 
 	read_ends(sk, &ask->grip.flow);
+	/* A connection that has ended gave its port back, though its program has not closed it. */
+	if (ask->grip.flow.dport && BPF_CORE_READ(sk, __sk_common.skc_state) == BPF_TCP_CLOSE)
+		return NULL;
 	if (!wants_claim(&ask->grip.flow) || is_gone(sk))
 		return NULL;
 	held = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
