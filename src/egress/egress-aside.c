@@ -11,9 +11,9 @@
  * A daemon that dies in between leaves old-sockets, so the next one goes on at the same place.  A
  * generation that is freed without having been attached puts the old pins back.
  *
- * What does not come along: ports in quarantine (the kernel refuses those that it still needs, and
- * connect() then gives EADDRNOTAVAIL for up to 60 s), claims towards direct destinations of sockets that
- * sent without connect() (taken again by their next send), the counters.
+ * What does not come along: claims towards direct destinations of sockets that sent without connect()
+ * (taken again by their next send), the counters.  Ports in quarantine come from the kernel's own
+ * TIME_WAIT (ps_seed_tcp).
  */
 #include <bpf/bpf.h>
 #include <errno.h>

@@ -27,6 +27,7 @@
 #include "egress/repair.bpf.h"
 #include "egress/seed.bpf.h"
 #include "egress/socket.bpf.h"
+#include "egress/tend.bpf.h"
 
 static __always_inline int deny_draw(const struct ps_claim_key *flow, int class, int error)
 {
@@ -651,59 +652,6 @@ int ps_sockops(struct bpf_sock_ops *ctx)
 	else if (ctx->args[1] == BPF_TCP_CLOSE)
 		closed(sk, held, ctx->args[0]);
 	return 1;
-}
-
-/* The record goes first: when the bit is free another may take it, and come here with it. */
-static long thaw_step(struct bpf_map *map, struct ps_claim_key *key, struct ps_quarantine *value,
-		      __u64 *n_freed)
-{
-	struct ps_grip grip = {.flow = *key, .gen = value->gen};
-
-	if (value->free_after_ns > bpf_ktime_get_boot_ns())
-		return 0;
-	if (!bpf_map_delete_elem(map, key) && !ps_claim_drop(&grip))
-		++*n_freed;
-	return 0;
-}
-
-/* Run by user space now and then: frees the ports whose quarantine is over. */
-SEC("syscall")
-int ps_thaw(void *ctx)
-{
-	__u64 n_freed = 0;
-
-	bpf_for_each_map_elem(&quarantine, thaw_step, &n_freed, 0);
-	return (int)n_freed;
-}
-
-struct sweep {
-	__u32 is_urgent;
-	__u32 n_removed;
-};
-
-static long sweep_narrow(struct bpf_map *map, struct ps_page_key *key, struct ps_narrow_page *page,
-			 struct sweep *sweep)
-{
-	sweep->n_removed += ps_ledger_kill(&page->head, sweep->is_urgent, PS_NARROW_WORDS);
-	return 0;
-}
-
-static long sweep_wide(struct bpf_map *map, struct ps_page_key *key, struct ps_wide_page *page,
-		       struct sweep *sweep)
-{
-	sweep->n_removed += ps_ledger_kill(&page->head, sweep->is_urgent, PS_WIDE_WORDS);
-	return 0;
-}
-
-/* Run by user space now and then: removes the pages that are empty.  Nobody else does. */
-SEC("syscall")
-int ps_sweep(struct ps_sweep_order *order)
-{
-	struct sweep sweep = {.is_urgent = order->is_urgent};
-
-	bpf_for_each_map_elem(&pages, sweep_narrow, &sweep, 0);
-	bpf_for_each_map_elem(&wide_pages, sweep_wide, &sweep, 0);
-	return (int)sweep.n_removed;
 }
 
 char ps_license[] SEC("license") = "GPL";
