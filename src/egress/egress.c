@@ -149,9 +149,12 @@ static int seed(struct ps_egress *egress, char **ret_message)
 }
 
 /* Whoever had a port of our slices before there were hooks, or before the slice was ours. */
-static int seed_older(struct ps_egress *egress, char **ret_message)
+static int seed_older(struct ps_egress *egress, bool is_first, char **ret_message)
 {
-	int r = ps_egress_walk(egress->hooks->progs.ps_seed_tcp, NULL);
+	int r;
+
+	egress->hooks->bss->seeds_time_wait = is_first || egress->takes_over;
+	r = ps_egress_walk(egress->hooks->progs.ps_seed_tcp, NULL);
 
 	if (r >= 0)
 		r = ps_egress_walk(egress->hooks->progs.ps_seed_udp, NULL);
@@ -165,6 +168,8 @@ bool ps_egress_takes_over(const struct ps_egress *egress)
 
 int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 {
+	ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[0]);
+	bool is_first = pin && access(pin, F_OK) < 0;
 	int r;
 
 	*ret_message = NULL;
@@ -176,7 +181,7 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 	if (r == 0)
 		r = seed(egress, ret_message);
 	if (r == 0)
-		r = seed_older(egress, ret_message);
+		r = seed_older(egress, is_first, ret_message);
 	if (r < 0)
 		return r;
 	egress->attached = true;

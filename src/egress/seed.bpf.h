@@ -109,19 +109,22 @@ static __always_inline void tell_end(struct sock *sk)
 	bpf_setsockopt(sk, IPPROTO_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags));
 }
 
+/* Hooks of ours saw no connection end yet, or their quarantine is not ours. */
+__u32 seeds_time_wait;
+
 /* TIME_WAIT without timestamps: the kernel refuses its port, so nobody may draw it. */
 static __always_inline void seed_time_wait(struct sock *sk, struct ps_page_ask *ask)
 {
 	struct tcp_timewait_sock *wait = (void *)sk;
 
-	if (BPF_CORE_READ(wait, tw_ts_recent))
+	if (!seeds_time_wait || BPF_CORE_READ(wait, tw_ts_recent))
 		return;
 	read_ends(sk, &ask->grip.flow);
 	ask->grip.flow.protocol = IPPROTO_TCP; /* there is no struct sock behind it */
 	if (!wants_claim(&ask->grip.flow) || ps_claim_exactly(ask))
 		return;
 	ps_claim_quarantine(&ask->grip, fin_timeout_ns + PS_QUARANTINE_NS);
-	count(PS_EGRESS_QUARANTINE);
+	count(PS_EGRESS_SEED);
 }
 
 SEC("iter/tcp")

@@ -37,7 +37,7 @@ static int set_up_large(void **state)
 		plan.slices[i].shift = SHIFT;
 		plan.slices[i].ports.count = 1 << SHIFT;
 	}
-	start();
+	start_afresh();
 	lab_enter(lab.class_dir);
 	return 0;
 }
@@ -65,19 +65,6 @@ static struct ps_repair repair(struct freed *freed)
 	assert_int_equal(ps_egress_repair(egress, note_leak, freed, &found), 0);
 	assert_int_equal(found.n_freed, freed->n);
 	return found;
-}
-
-/* Makes the socket forget that it has a claim, which nobody holds from then on. */
-static struct ps_claim_key orphan(int fd)
-{
-	int map = bpf_map__fd(egress->hooks->maps.sockets);
-	struct ps_held held;
-
-	assert_int_equal(bpf_map_lookup_elem(map, &fd, &held), 0);
-	assert_int_equal(held.held, 1);
-	held.held = 0;
-	assert_int_equal(bpf_map_update_elem(map, &fd, &held, BPF_EXIST), 0);
-	return held.grip.flow;
 }
 
 static bool is_freed(const struct freed *freed, const struct ps_claim_key *flow)
