@@ -227,7 +227,7 @@ static void the_quarantine_covers_an_orphans_wait_for_the_peer(void **state)
 	static const struct {
 		bool far_closes;
 		uint64_t least_s, most_s;
-	} rows[] = {{true, 55, 61}, {false, 115, 121}};
+	} rows[] = {{true, 55, 60}, {false, 62, 66}};
 
 	(void)state;
 	for (size_t i = 0; i < 2; i++) {
