@@ -292,6 +292,7 @@ static int load_egress(struct ps_agent *agent, struct ps_active *active, char **
 
 	if (r < 0)
 		return r;
+	ps_compile_memory(active->plan->hosts[active->self].ledger_mib, &options);
 	return ps_egress_load(&config->config, &options, &active->egress, ret_why);
 }
 

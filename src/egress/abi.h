@@ -18,6 +18,7 @@ enum {
 	PS_QUARANTINE_MAX = 1 << 18,  /* memory as they come */
 	PS_USES_MAX = 1 << 16,        /* memory as they come */
 	PS_EXCLUSIVE_MAX = 256,       /* ports of the exclusive block */
+	PS_SUSPECTS_MAX = 1 << 16,    /* claims that a repair examines at once; while it runs */
 	PS_COMM_LEN = 16,             /* TASK_COMM_LEN, NUL included */
 	PS_CLASS_NONE = 0xffff,       /* in events: of no class */
 };
@@ -40,7 +41,8 @@ struct ps_service_value {
 	X(OUTSIDE, "outside", "program belongs to no class")                                     \
 	X(RELEASE, "release", "port given back")                                                 \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")               \
-	X(SEED, "seed", "port of a socket that another version of the hooks had served")         \
+	X(LEAK, "leak", "port in use by nobody: given back by the sweep")                        \
+	X(SEED, "seed", "port of a socket older than the hooks")                                 \
 	X(WATERMARK_70, "watermark_70", "70 % of the ports towards this destination are in use") \
 	X(WATERMARK_90, "watermark_90", "90 % of the ports towards this destination are in use") \
 	X(WATERMARK_FULL, "watermark_full", "the last port towards this destination was given")  \
@@ -100,6 +102,8 @@ _Static_assert(sizeof(struct ps_grip) == 48, "part of layouts that are ABI");
 struct ps_quarantine {
 	__u64 free_after_ns; /* CLOCK_BOOTTIME */
 	__u64 gen;
+	__u32 is_counted; /* of the claim; in the key it is 0 */
+	__u32 pad;
 };
 
 /* Key of map `uses`. */
@@ -116,6 +120,14 @@ _Static_assert(sizeof(struct ps_uses_key) == 20, "map key layout is ABI");
 struct ps_uses {
 	__u32 n[PS_EXCLUSIVE_MAX];
 };
+
+/* Value of map `suspects`, by ps_claim_id(): a claim of which a repair has not seen the holder yet. */
+struct ps_suspect {
+	struct ps_grip grip;
+	__u32 stood; /* the port was in use after this element was there */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_suspect) == 56, "map value layout is ABI");
 
 /* Value of socket storage `sockets`: the one claim a socket has. */
 struct ps_held {

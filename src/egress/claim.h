@@ -238,7 +238,9 @@ __noinline int ps_claim_quarantine(const struct ps_grip *grip, __u64 for_ns)
 	if (!grip)
 		return -EINVAL;
 	key = grip->flow;
+	key.is_counted = 0;
 	value.gen = grip->gen;
+	value.is_counted = grip->flow.is_counted;
 	if (bpf_map_update_elem(&quarantine, &key, &value, BPF_ANY))
 		return ps_claim_drop(grip); /* no room: the kernel still refuses the port */
 	return 0;

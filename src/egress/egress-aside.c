@@ -11,9 +11,9 @@
  * A daemon that dies in between leaves old-sockets, so the next one goes on at the same place.  A
  * generation that is freed without having been attached puts the old pins back.
  *
- * What does not come along: ports in quarantine (the kernel refuses those that it still needs, and
- * connect() then gives EADDRNOTAVAIL for up to 60 s), claims towards direct destinations of sockets that
- * sent without connect() (taken again by their next send), the counters.
+ * What does not come along: claims towards direct destinations of sockets that sent without connect()
+ * (taken again by their next send), the counters.  Ports in quarantine come from the kernel's own
+ * TIME_WAIT (ps_seed_tcp).
  */
 #include <bpf/bpf.h>
 #include <errno.h>
@@ -97,32 +97,15 @@ int ps_egress_aside_end(const char *pin_dir, bool put_back)
 	return first;
 }
 
-/* Lets the program run over every socket; what it prints, nothing, is read to the end. */
-static int walk(int link_fd)
-{
-	ps_auto_fd int fd = bpf_iter_create(link_fd);
-	char text[64];
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	do
-		n = read(fd, text, sizeof(text));
-	while (n > 0 || (n < 0 && errno == EAGAIN));
-	return n < 0 ? -errno : 0;
-}
-
 int ps_egress_aside_seed(struct ps_egress *egress)
 {
 	ps_auto_mem char *old = old_path(egress->pin_dir, "sockets");
 	ps_auto_fd int map = old ? bpf_obj_get(old) : -1;
 	union bpf_iter_link_info info = {.map.map_fd = (uint32_t)map};
-	LIBBPF_OPTS(bpf_link_create_opts, opts, .iter_info = &info, .iter_info_len = sizeof(info));
-	ps_auto_fd int link = -1;
+	int r;
 
 	if (map < 0)
 		return old ? -errno : -ENOMEM;
-	link = bpf_link_create(bpf_program__fd(egress->hooks->progs.ps_seed), 0, BPF_TRACE_ITER,
-			       &opts);
-	return link < 0 ? -errno : walk(link);
+	r = ps_egress_walk(egress->hooks->progs.ps_seed, &info);
+	return r < 0 ? r : 0;
 }

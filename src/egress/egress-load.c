@@ -129,6 +129,8 @@ static int pin_maps(struct ps_egress *egress, char **ret_message)
 		{egress->hooks->maps.quarantine, "quarantine"},
 		{egress->hooks->maps.uses, "uses"},
 		{egress->hooks->maps.turnover, "turnover"},
+		{egress->hooks->maps.suspects, "suspects"},
+		{egress->hooks->maps.accusing, "accusing"},
 		{egress->hooks->maps.sockets, "sockets"},
 		{egress->hooks->maps.replies, "replies"},
 		{egress->hooks->maps.pings, "pings"},

@@ -16,6 +16,7 @@
  *   PIN_DIR/drafts           templates of pages, and what makes their generations unique
  *   PIN_DIR/quarantine       (source, destination, protocol) -> free after
  *   PIN_DIR/uses             towards how many peers each exclusive port is in use
+ *   PIN_DIR/suspects, accusing  what a repair examines, and that it does (repair.bpf.h)
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
  *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
  *   PIN_DIR/pings            socket storage: ping sockets of programs of a class
@@ -29,7 +30,8 @@
  * given back by sock_ops at TCP_CLOSE or by sock_release, whichever comes first.  A connection
  * without timestamps keeps its port for its TIME_WAIT (and for the FIN_WAIT2 before it, where the
  * kernel has put an orphan aside): the claim moves to `quarantine`, and ps_egress_thaw() gives it
- * back when the time has passed.  Pages of which nothing is in use go by ps_egress_sweep().
+ * back when the time has passed.  Pages of which nothing is in use go by ps_egress_sweep(); a claim
+ * that nobody holds any more, by ps_egress_repair().
  *
  * Must not: use a link's or a map's kernel object without the pin being the one that counts;
  * write or delete a page from user space (ledger.h); print.
@@ -148,6 +150,19 @@ static int seed(struct ps_egress *egress, char **ret_message)
 	return r < 0 ? ps_say(ret_message, r, "sockets of another version: %s", strerror(-r)) : 0;
 }
 
+/* Whoever had a port of our slices before there were hooks, or before the slice was ours. */
+static int seed_older(struct ps_egress *egress, bool is_first, char **ret_message)
+{
+	int r;
+
+	egress->hooks->bss->seeds_time_wait = is_first || egress->takes_over;
+	r = ps_egress_walk(egress->hooks->progs.ps_seed_tcp, NULL);
+
+	if (r >= 0)
+		r = ps_egress_walk(egress->hooks->progs.ps_seed_udp, NULL);
+	return r < 0 ? ps_say(ret_message, r, "sockets older than the hooks: %s", strerror(-r)) : 0;
+}
+
 bool ps_egress_takes_over(const struct ps_egress *egress)
 {
 	return egress->takes_over;
@@ -155,6 +170,8 @@ bool ps_egress_takes_over(const struct ps_egress *egress)
 
 int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 {
+	ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[0]);
+	bool is_first = pin && access(pin, F_OK) < 0;
 	int r;
 
 	*ret_message = NULL;
@@ -165,6 +182,8 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 		r = attach_hooks(egress, N_RELEASING, N_HOOKS, ret_message);
 	if (r == 0)
 		r = seed(egress, ret_message);
+	if (r == 0)
+		r = seed_older(egress, is_first, ret_message);
 	if (r < 0)
 		return r;
 	egress->attached = true;

@@ -13,9 +13,9 @@ enum { PS_EGRESS_LOG_LEN = 1 << 20 };
 
 /* Pins: the record of ports in use, whose maps only make sense together, and the others.  Versions
  * before the ledger had "claims". */
-#define PS_EGRESS_RECORD_NAMES                                                                   \
-	"pages", "wide-pages", "drafts", "quarantine", "turnover", "uses", "sockets", "replies", \
-		"pings", "claims"
+#define PS_EGRESS_RECORD_NAMES                                                                     \
+	"pages", "wide-pages", "drafts", "quarantine", "turnover", "uses", "suspects", "accusing", \
+		"sockets", "replies", "pings", "claims"
 #define PS_EGRESS_OTHER_NAMES "egress-counters", "events"
 
 struct ps_egress {
@@ -58,6 +58,9 @@ int ps_egress_aside_end(const char *pin_dir, bool put_back);
 void ps_egress_set_classes(struct ps_egress *egress, const struct ps_egress_config *config);
 int ps_egress_fill_classes(struct ps_egress *egress, const struct ps_egress_config *config);
 int ps_egress_check_classes(const struct ps_egress_config *config, char **ret_message);
+/* Runs an iterator program, which prints nothing, over every socket (info NULL), or every socket that
+ * has an element in a map.  1: after a million the kernel drew breath, and some may have been missed. */
+int ps_egress_walk(const struct bpf_program *program, union bpf_iter_link_info *info);
 /* Refuses what the programs cannot serve. */
 int ps_egress_check(const struct ps_egress_config *config, char **ret_message);
 

@@ -27,9 +27,11 @@
 #ifdef __bpf__
 #include <bpf/bpf_endian.h>
 #define PS_PAGE_NTOHS(x) bpf_ntohs(x)
+#define PS_PAGE_HTONS(x) bpf_htons(x)
 #else
 #include <arpa/inet.h>
 #define PS_PAGE_NTOHS(x) ntohs(x)
+#define PS_PAGE_HTONS(x) htons(x)
 #endif
 
 #define PS_PURE static inline __attribute__((always_inline))
@@ -101,6 +103,19 @@ PS_PURE struct ps_page_key ps_page_key_of(const struct ps_claim_key *flow, __u32
 		.peer_port = flow->dport,
 		.protocol = flow->protocol,
 		.shift = flow->shift,
+	};
+}
+
+/* The claim that a bit of a page stands for. */
+PS_PURE struct ps_claim_key ps_page_flow(const struct ps_page *page, __u32 bit)
+{
+	return (struct ps_claim_key){
+		.src = page->key.ours,
+		.dst = page->key.peer,
+		.sport = PS_PAGE_HTONS((__u16)(page->key.base + bit)),
+		.dport = page->key.peer_port,
+		.protocol = page->key.protocol,
+		.shift = page->key.shift,
 	};
 }
 

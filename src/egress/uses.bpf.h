@@ -72,6 +72,20 @@ static __always_inline void ps_uses_end(const struct ps_claim_key *flow)
 		__sync_fetch_and_sub(&found->n[bpf_ntohs(flow->sport) % PS_EXCLUSIVE_MAX], 1);
 }
 
+/* A claim without a holder has ended, of which nobody can say whether it was counted. */
+static __always_inline void ps_uses_guess(const struct ps_claim_key *flow)
+{
+	struct ps_uses *found = ps_uses_find(flow, 0);
+	__u32 *n, was;
+
+	if (!found || ps_ip16_is_zero(&flow->dst))
+		return;
+	n = &found->n[bpf_ntohs(flow->sport) % PS_EXCLUSIVE_MAX];
+	was = *(volatile __u32 *)n;
+	if (was)
+		__sync_val_compare_and_swap(n, was, was - 1);
+}
+
 /* How far the next port that is used towards nobody is, from flow's on; PS_EXCLUSIVE_MAX: there is
  * none in the block. */
 __noinline int ps_uses_skip(const struct ps_claim_key *flow)
