@@ -49,9 +49,7 @@ int ps_sock_create(struct bpf_sock *sk)
 	struct ps_claim_key flow = {.protocol = protocol};
 	int class;
 
-	if (bpf_get_netns_cookie(sk) != netns_cookie)
-		return ALLOW;
-	if (has_slices(type, protocol))
+	if (has_slices(type, protocol) || bpf_get_netns_cookie(sk) != netns_cookie)
 		return ALLOW;
 	class = class_of(sk->mark, &flow.src, &flow.dst);
 	if (class < 0)

@@ -29,14 +29,6 @@ static void repair_clear(struct repair *repair)
 	free(repair->suspects);
 }
 
-static int run(const struct bpf_program *program, void *order, size_t size)
-{
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = order, .ctx_size_in = (uint32_t)size);
-	int r = bpf_prog_test_run_opts(bpf_program__fd(program), &opts);
-
-	return r < 0 ? r : (int)opts.retval;
-}
-
 /* Waits until every hook that runs now has ended.  The kernel does so before an update of a map of
  * maps returns (maybe_wait_bpf_programs(), kernel/bpf/syscall.c); membarrier() does not where only
  * one processor is online. */
@@ -136,9 +128,10 @@ static int free_leak(struct repair *repair, uint64_t id)
 
 	if (bpf_map_lookup_elem(repair->suspects_fd, &id, &suspect) < 0)
 		return 0;
-	r = run(repair->egress->hooks->progs.ps_free_leak, &id, sizeof(id));
+	r = ps_egress_run(repair->egress->hooks->progs.ps_free_leak, &id, sizeof(id));
 	if (r <= 0)
 		return r;
+	repair->egress->hooks->bss->no_strays = 0;
 	repair->found.n_freed++;
 	if (repair->fn)
 		repair->fn(&suspect.grip.flow, repair->arg);
@@ -152,7 +145,7 @@ static int judge(struct repair *repair)
 	int r = flush(repair);
 
 	if (!r)
-		r = run(hooks->progs.ps_confirm, NULL, 0);
+		r = ps_egress_run(hooks->progs.ps_confirm, NULL, 0);
 	if (!r)
 		r = settle(repair);
 	if (!r)

@@ -143,6 +143,14 @@ static int attach_hooks(struct ps_egress *egress, size_t first, size_t end, char
 	return 0;
 }
 
+int ps_egress_run(const struct bpf_program *program, void *order, size_t size)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = order, .ctx_size_in = (uint32_t)size);
+	int r = bpf_prog_test_run_opts(bpf_program__fd(program), &opts);
+
+	return r < 0 ? r : (int)opts.retval;
+}
+
 static int seed(struct ps_egress *egress, char **ret_message)
 {
 	int r = egress->takes_over ? ps_egress_aside_seed(egress) : 0;
@@ -153,13 +161,16 @@ static int seed(struct ps_egress *egress, char **ret_message)
 /* Whoever had a port of our slices before there were hooks, or before the slice was ours. */
 static int seed_older(struct ps_egress *egress, bool is_first, char **ret_message)
 {
-	int r;
+	const struct bpf_program *steps[] = {egress->hooks->progs.ps_seed_tcp,
+					     egress->hooks->progs.ps_seed_udp};
+	int r = 0, missed = 0;
 
 	egress->hooks->bss->seeds_time_wait = is_first || egress->takes_over;
-	r = ps_egress_walk(egress->hooks->progs.ps_seed_tcp, NULL);
-
+	for (size_t i = 0; r >= 0 && i < PS_N_ELEMENTS(steps); i++)
+		missed |= r = ps_egress_walk(steps[i], NULL);
 	if (r >= 0)
-		r = ps_egress_walk(egress->hooks->progs.ps_seed_udp, NULL);
+		missed |= r = ps_egress_run(egress->hooks->progs.ps_count_odd, NULL, 0);
+	egress->hooks->bss->no_strays = !missed;
 	return r < 0 ? ps_say(ret_message, r, "sockets older than the hooks: %s", strerror(-r)) : 0;
 }
 
@@ -245,24 +256,22 @@ int ps_egress_detach_all(const char *pin_dir)
 
 int ps_egress_thaw(struct ps_egress *egress, uint64_t *ret_n_freed)
 {
-	LIBBPF_OPTS(bpf_test_run_opts, opts);
-	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_thaw), &opts);
+	int r = ps_egress_run(egress->hooks->progs.ps_thaw, NULL, 0);
 
 	if (r < 0)
 		return r;
-	*ret_n_freed = opts.retval;
+	*ret_n_freed = (uint64_t)r;
 	return 0;
 }
 
 int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_removed)
 {
 	struct ps_sweep_order order = {is_urgent};
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &order, .ctx_size_in = sizeof(order));
-	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_sweep), &opts);
+	int r = ps_egress_run(egress->hooks->progs.ps_sweep, &order, sizeof(order));
 
 	if (r < 0)
 		return r;
-	*ret_n_removed = opts.retval;
+	*ret_n_removed = (uint64_t)r;
 	return 0;
 }
 

@@ -57,7 +57,7 @@ static __always_inline int bind_drawn(struct bind_ask *bind)
 
 	if (is_kept(flow))
 		return -EADDRINUSE;
-	if (!is_astray(bind->ctx, flow))
+	if (PS_LOAD(no_strays) || !is_astray(bind->ctx, flow))
 		return bind_to(bind->ctx, bind->family, flow);
 	count(PS_EGRESS_STRAY);
 	return -EADDRINUSE;
@@ -626,7 +626,8 @@ int ps_sock_release(struct bpf_sock *sk)
 {
 	struct ps_held *held = bpf_sk_storage_get(&sockets, sk, 0, 0);
 
-	expect_nobody(sk);
+	if (sk->protocol != IPPROTO_TCP)
+		expect_nobody(sk);
 	if (!held)
 		return 1;
 	if (sk->protocol != IPPROTO_TCP || sk->state == BPF_TCP_CLOSE ||

@@ -58,6 +58,8 @@ int ps_egress_aside_end(const char *pin_dir, bool put_back);
 void ps_egress_set_classes(struct ps_egress *egress, const struct ps_egress_config *config);
 int ps_egress_fill_classes(struct ps_egress *egress, const struct ps_egress_config *config);
 int ps_egress_check_classes(const struct ps_egress_config *config, char **ret_message);
+/* Runs a program of type syscall; what it returned, or -errno. */
+int ps_egress_run(const struct bpf_program *program, void *order, size_t size);
 /* Runs an iterator program, which prints nothing, over every socket (info NULL), or every socket that
  * has an element in a map.  1: after a million the kernel drew breath, and some may have been missed. */
 int ps_egress_walk(const struct bpf_program *program, union bpf_iter_link_info *info);

@@ -6,8 +6,8 @@
  * The other version's socket storage is walked for the sockets alone, whatever is in it: which port a
  * socket has, and towards whom, is read from the socket.  So its layout does not matter.  For the others
  * the kernel's own lists are walked.  A socket that our storage knows is passed by, so each walk may
- * be done again.  One that is missed has a port without a claim; the hooks ask the kernel's socket
- * table before they give a port (is_astray()), so nobody gets it.
+ * be done again.  When a walk may have missed some, the hooks ask the kernel's socket table before they
+ * give a port (is_astray()), so nobody gets that of one without a claim.
  *
  * A socket that closes while it is seeded is looked at once more; what is left is a window of a few
  * instructions between its hook and the kernel's mark.

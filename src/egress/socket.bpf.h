@@ -133,6 +133,10 @@ static __attribute__((noinline)) int udp_is_bound(struct bpf_sock_addr *ctx,
 	return found;
 }
 
+/* Set by user space when every socket of before has been seeded, and taken back when it finds a leak:
+ * then is_astray() need not be asked. */
+__u32 no_strays;
+
 /* Does a socket without a claim, older than the hooks, use the port towards this peer?  The kernel
  * would refuse it after the hook (TCP), or deliver to one of the two (UDP). */
 static __attribute__((noinline)) int is_astray(struct bpf_sock_addr *ctx,

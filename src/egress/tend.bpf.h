@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR MIT) */
-/* What the agent runs now and then: quarantines end, and empty pages go. */
+/* What user space runs now and then: quarantines end, empty pages go, pages of other sizes are counted. */
 #ifndef PS_EGRESS_TEND_BPF_H
 #define PS_EGRESS_TEND_BPF_H
 
@@ -29,6 +29,46 @@ int ps_thaw(void *ctx)
 
 	bpf_for_each_map_elem(&quarantine, thaw_step, &n_freed, 0);
 	return (int)n_freed;
+}
+
+/* Some ports of the page are in use, and the slice that it was made for is not ours, or of another
+ * size. */
+static __always_inline int is_odd(const struct ps_page_key *key, const struct ps_page *page)
+{
+	struct ps_owned_key block = {.address = key->ours, .block = key->base >> (key->shift & 31)};
+	struct ps_choice_slice *slice;
+	__u32 *i;
+
+	if (!(PS_LOAD(page->state) & PS_STATE_PERMITS))
+		return 0;
+	i = bpf_map_lookup_elem(&owned, &block);
+	slice = i ? bpf_map_lookup_elem(&slices, i) : NULL;
+	return !slice || slice->shift != key->shift;
+}
+
+static long odd_narrow(struct bpf_map *map, struct ps_page_key *key, struct ps_narrow_page *page,
+		       __u32 *n)
+{
+	*n += is_odd(key, &page->head);
+	return 0;
+}
+
+static long odd_wide(struct bpf_map *map, struct ps_page_key *key, struct ps_wide_page *page,
+		     __u32 *n)
+{
+	*n += is_odd(key, &page->head);
+	return 0;
+}
+
+/* How many pages hold claims that draws of this generation do not see. */
+SEC("syscall")
+int ps_count_odd(void *ctx)
+{
+	__u32 n = 0;
+
+	bpf_for_each_map_elem(&pages, odd_narrow, &n, 0);
+	bpf_for_each_map_elem(&wide_pages, odd_wide, &n, 0);
+	return (int)n;
 }
 
 struct sweep {

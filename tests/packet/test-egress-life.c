@@ -372,6 +372,33 @@ static void sockets_without_a_claim_keep_their_ports(void **state)
 	wait_for_claims(0);
 }
 
+/* Their claims stand in pages that the new slices' draws do not look at. */
+static void sockets_keep_their_ports_when_slices_change_their_size(void **state)
+{
+	enum { SHIFT = LAB_SHIFT + 1, PORTS = 1 << SHIFT, SHARED = PORTS - PORTS / 8 };
+	static const unsigned shifts[] = {SHIFT, SHIFT};
+	int old[LAB_SHARED], new[SHARED];
+	unsigned n = 0;
+
+	(void)state;
+	for (size_t i = 0; i < LAB_SHARED; i++)
+		assert_true((old[i] = dial(SOCK_DGRAM, net->far[0])) >= 0);
+	plan.config.shared_shift = shifts;
+	for (size_t i = 0; i < PS_N_ELEMENTS(plan.slices); i++) {
+		plan.slices[i].shift = SHIFT;
+		plan.slices[i].ports.count = PORTS;
+	}
+	start();
+	while (n < SHARED && (new[n] = dial(SOCK_DGRAM, net->far[0])) >= 0)
+		n++;
+	assert_true(n >= SHARED - LAB_SHARED);
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = 0; j < LAB_SHARED; j++)
+			assert_int_not_equal(name_of(new[i]).port, name_of(old[j]).port);
+	close_all(new, n);
+	close_all(old, LAB_SHARED);
+}
+
 static void observing_changes_nothing(void **state)
 {
 	int fd;
@@ -476,6 +503,7 @@ int main(void)
 		FACT(two_programs_at_once_get_all_ports_and_none_twice),
 		FACT(a_new_generation_keeps_the_claims_of_open_connections),
 		FACT(sockets_without_a_claim_keep_their_ports),
+		FACT(sockets_keep_their_ports_when_slices_change_their_size),
 		FACT(a_connection_without_timestamps_keeps_its_port_for_time_wait),
 		FACT(the_quarantine_covers_an_orphans_wait_for_the_peer),
 		FACT(a_full_ledger_is_enobufs_until_it_is_swept),
