@@ -180,7 +180,8 @@ static const char *meaning(int error)
 		const char *text;
 	} rows[] = {
 		{EHOSTUNREACH, "does not answer: look whether etcd runs, has a leader (etcdctl "
-			       "endpoint status) and can be reached from this host"},
+			       "endpoint status), can be reached from this host and accepts its "
+			       "certificate"},
 		{EIO, "did not answer a transaction that may have arrived: read again to see"},
 		{EACCES, "refuses this host: look at user=, password-file=, ca=, cert= and key= "
 			 "(the certificate must carry no common name, doc/store.md)"},

@@ -33,6 +33,7 @@ struct lab {
 	char cluster[256], token[32];
 	const char *const *options; /* more of etcd's, NULL at the end; NULL: none */
 	const char *scheme;         /* of the clients' URLs: "http" */
+	char query[4 * PLACE_MAX];  /* how lab_post() shows itself: "?ca=…" */
 	struct lab_node nodes[LAB_NODES_MAX];
 	size_t n;
 };
@@ -79,17 +80,28 @@ static inline void lab_draw_ports(size_t n, int ret[])
 /* In the child.  What etcd says is in FOLDER/NAME.log. */
 static inline void lab_exec(const struct lab *lab, const struct lab_node *node)
 {
-	const char *arguments[48] = {"etcd",       "--name",
-				     node->name,   "--data-dir",
-				     node->data,   "--listen-client-urls",
-				     node->client, "--advertise-client-urls",
-				     node->client, "--listen-peer-urls",
-				     node->peer,   "--initial-advertise-peer-urls",
-				     node->peer,   "--initial-cluster",
-				     lab->cluster, "--initial-cluster-token",
-				     lab->token,   "--heartbeat-interval",
-				     "50",         "--election-timeout",
-				     "500",        "--logger",
+	const char *arguments[48] = {"etcd",
+				     "--name",
+				     node->name,
+				     "--data-dir",
+				     node->data,
+				     "--listen-client-urls",
+				     node->client,
+				     "--advertise-client-urls",
+				     node->client,
+				     "--listen-peer-urls",
+				     node->peer,
+				     "--initial-advertise-peer-urls",
+				     node->peer,
+				     "--initial-cluster",
+				     lab->cluster,
+				     "--initial-cluster-token",
+				     lab->token,
+				     "--heartbeat-interval",
+				     lab->n > 1 ? "50" : "10",
+				     "--election-timeout",
+				     lab->n > 1 ? "500" : "100",
+				     "--logger",
 				     "zap"};
 	char log[PLACE_MAX + 32];
 	size_t n = 23;
@@ -209,10 +221,11 @@ static inline json_t *lab_post(const struct lab *lab, size_t i, const char *path
 	ps_auto(ps_etcd_wire_free) struct ps_etcd_wire *wire = NULL;
 	ps_auto_json json_t *owned = body;
 	json_t *answer = NULL;
-	char place[64];
+	char place[sizeof(lab->query) + 64];
 
-	snprintf(place, sizeof(place), "//127.0.0.1:%d", lab->nodes[i].client_port);
-	assert_int_equal(ps_etcd_config_parse(place, false, &config, NULL), 0);
+	snprintf(place, sizeof(place), "//127.0.0.1:%d/%s", lab->nodes[i].client_port, lab->query);
+	assert_int_equal(
+		ps_etcd_config_parse(place, strcmp(lab->scheme, "http") != 0, &config, NULL), 0);
 	assert_int_equal(ps_etcd_wire_open(&config, &wire), 0);
 	ps_etcd_wire_begin(wire, PS_ETCD_CALL_MS);
 	if (ps_etcd_wire_post(wire, path, owned, true, &answer) < 0)
