@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/own.h"
+#include "base/say.h"
 #include "cm.h"
 #include "store/etcd.h"
 #include "store-place.h"
@@ -156,7 +157,8 @@ static inline void lab_prepare(struct lab *lab, size_t n, const char *scheme)
 
 		node->client_port = ports[2 * i];
 		snprintf(node->name, sizeof(node->name), "n%zu", i);
-		snprintf(node->data, sizeof(node->data), "%s/%s", lab->folder, node->name);
+		snprintf(node->data, sizeof(node->data), "%.*s/n%u", PLACE_MAX - 1, lab->folder,
+			 (unsigned)i);
 		snprintf(node->client, sizeof(node->client), "%s://127.0.0.1:%d", scheme,
 			 ports[2 * i]);
 		snprintf(node->peer, sizeof(node->peer), "http://127.0.0.1:%d", ports[2 * i + 1]);
@@ -221,9 +223,10 @@ static inline json_t *lab_post(const struct lab *lab, size_t i, const char *path
 	ps_auto(ps_etcd_wire_free) struct ps_etcd_wire *wire = NULL;
 	ps_auto_json json_t *owned = body;
 	json_t *answer = NULL;
-	char place[sizeof(lab->query) + 64];
+	ps_auto_mem char *place = NULL;
 
-	snprintf(place, sizeof(place), "//127.0.0.1:%d/%s", lab->nodes[i].client_port, lab->query);
+	ps_say(&place, 0, "//127.0.0.1:%d/%s", lab->nodes[i].client_port, lab->query);
+	assert_non_null(place);
 	assert_int_equal(
 		ps_etcd_config_parse(place, strcmp(lab->scheme, "http") != 0, &config, NULL), 0);
 	assert_int_equal(ps_etcd_wire_open(&config, &wire), 0);

@@ -597,6 +597,47 @@ static void a_long_list_comes_in_pages_of_one_moment(void **state)
 		assert_int_equal(atoi(values.items[i].key + 5), i);
 }
 
+static void what_one_user_of_a_handle_takes_in_wakes_the_other(void **state)
+{
+	ps_auto(ps_store_close) struct ps_store *reader = open_at(*state, 0, "shared");
+	ps_auto(ps_store_close) struct ps_store *writer = open_at(*state, 0, "shared");
+	struct pollfd poll_fd = {.fd = ps_store_watch_fd(reader), .events = POLLIN};
+
+	assert_int_equal(poll(&poll_fd, 1, 0), 0);
+	put(writer, "k", "1");
+	expect_changes(reader, 0, "k=1@1");
+	assert_int_equal(poll(&poll_fd, 1, 0), 1);
+	ps_store_watch_clear(reader);
+	assert_int_equal(poll(&poll_fd, 1, 0), 0);
+	expect_changes(reader, 0, "k=1@1");
+	assert_int_equal(poll(&poll_fd, 1, 0), 0);
+}
+
+static void changes_older_than_the_log_are_fetched(void **state)
+{
+	enum { N_TXNS = 45, N_EACH = 100 };
+	ps_auto(ps_store_close) struct ps_store *store = open_at(*state, 0, "log");
+	struct ps_store_write writes[N_EACH];
+	char keys[N_EACH][8];
+
+	assert_true(ps_store_watch_fd(store) >= 0);
+	for (int i = 0; i < N_EACH; i++) {
+		snprintf(keys[i], sizeof(keys[i]), "%d", i);
+		writes[i] = (struct ps_store_write){keys[i], "x", 1};
+	}
+	for (int i = 0; i < N_TXNS; i++)
+		assert_int_equal(ps_store_txn(store, NULL, 0, writes, N_EACH, NULL, NULL), 0);
+	assert_true(N_TXNS * N_EACH > PS_ETCD_LOG_MAX);
+	for (uint64_t since = N_TXNS; since-- > 0;) {
+		ps_auto(ps_store_values_clear) struct ps_store_values changes = {0};
+
+		since -= since > 3 && since < N_TXNS - 3 ? 2 : 0;
+		assert_int_equal(ps_store_changes(store, "", since, &changes), 0);
+		assert_int_equal(changes.n, (N_TXNS - since) * N_EACH);
+		assert_int_equal(changes.items[0].revision, since + 1);
+	}
+}
+
 static void what_the_server_finds_too_large_is_e2big(void **state)
 {
 	enum { N_WRITES = 200, MIB = 1024 * 1024 };
@@ -656,6 +697,8 @@ int main(void)
 		ONE(a_cluster_made_anew_is_another_store),
 		ONE(a_transaction_whose_answer_is_lost_is_not_sent_again),
 		ONE(a_long_list_comes_in_pages_of_one_moment),
+		ONE(what_one_user_of_a_handle_takes_in_wakes_the_other),
+		ONE(changes_older_than_the_log_are_fetched),
 		ONE(what_the_server_finds_too_large_is_e2big),
 		ONE(stores_of_one_cluster_do_not_see_each_other),
 	};
