@@ -231,9 +231,7 @@ static inline json_t *lab_post(const struct lab *lab, size_t i, const char *path
 		ps_etcd_config_parse(place, strcmp(lab->scheme, "http") != 0, &config, NULL), 0);
 	assert_int_equal(ps_etcd_wire_open(&config, &wire), 0);
 	ps_etcd_wire_begin(wire, PS_ETCD_CALL_MS);
-	if (ps_etcd_wire_post(wire, path, owned, true, &answer) < 0)
-		print_message("%s: %s\n", path, ps_etcd_wire_trouble(wire));
-	return answer;
+	return ps_etcd_wire_post(wire, path, owned, true, &answer) < 0 ? NULL : answer;
 }
 
 /* Forgets all states that are not present any more. */
@@ -248,6 +246,23 @@ static inline void lab_compact(const struct lab *lab, size_t i)
 			json_pack("{s:O}", "revision",
 				  json_object_get(json_object_get(present, "header"), "revision")));
 	assert_non_null(done);
+}
+
+/* Waits until node i answers and knows who leads. */
+static inline void lab_await_node(const struct lab *lab, size_t i)
+{
+	int64_t until_ms = lab_now_ms() + LAB_START_S * 1000;
+	bool is_ready = false;
+
+	while (!is_ready) {
+		ps_auto_json json_t *status =
+			lab_post(lab, i, "/v3/maintenance/status", json_object());
+
+		is_ready = json_object_get(status, "leader") != NULL;
+		if (!is_ready && lab_now_ms() > until_ms)
+			fail_msg("%s does not start", lab->nodes[i].name);
+		lab_sleep_ms(20);
+	}
 }
 
 /* The node that leads; -1: none says so. */

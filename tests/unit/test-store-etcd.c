@@ -224,6 +224,7 @@ static void no_write_is_lost_or_done_twice_when_the_leader_is_killed(void **stat
 	for (size_t i = 0; i < three.n; i++) {
 		if (!three.nodes[i].pid)
 			lab_start_node(&three, i);
+		lab_await_node(&three, i);
 	}
 }
 
