@@ -69,7 +69,7 @@ static int replay(struct ps_etcd *e, uint64_t since, uint64_t until, struct ps_e
 		if (r == -EHOSTUNREACH && stream.state == PS_ETCD_STREAM_REFUSED)
 			ps_etcd_wire_forget_token(e->wire);
 		else if (r == -EHOSTUNREACH)
-			ps_etcd_wire_elsewhere(e->wire);
+			ps_etcd_wire_elsewhere(e->wire, true);
 		if (ps_etcd_wire_left_ms(e->wire) == 0)
 			break;
 	}
@@ -190,7 +190,7 @@ static bool watch_has(struct ps_etcd *e, uint64_t since, uint64_t until)
 		return true;
 	if (mend_watch(e) >= 0 && ps_etcd_watch_log(e->watch)->seen >= until)
 		return true;
-	ps_etcd_wire_elsewhere(e->wire);
+	ps_etcd_wire_elsewhere(e->wire, true);
 	ps_etcd_watch_restart(e->watch);
 	return false;
 }
@@ -274,19 +274,21 @@ void ps_etcd_reconnect(struct ps_store *store)
 {
 	struct ps_etcd *e = (struct ps_etcd *)store;
 
-	ps_etcd_wire_elsewhere(e->wire);
+	ps_etcd_wire_elsewhere(e->wire, true);
 	if (e->watch)
 		ps_etcd_watch_restart(e->watch);
 }
 
-void ps_etcd_watch_take(struct ps_store *store)
+bool ps_etcd_watch_take(struct ps_store *store)
 {
 	struct ps_etcd *e = (struct ps_etcd *)store;
+	bool is_news;
 
 	if (!e->watch)
-		return;
-	ps_etcd_watch_clear(e->watch);
+		return false;
+	is_news = ps_etcd_watch_clear(e->watch);
 	if (ps_etcd_watch_state(e->watch) == PS_ETCD_STREAM_COMPACTED &&
 	    ps_etcd_begin(e, PS_ETCD_CALL_MS) >= 0)
 		(void)mend_watch(e); /* else the next call tries again */
+	return is_news;
 }

@@ -21,6 +21,7 @@ struct ps_etcd_watch {
 	struct curl_slist *headers;
 	char *body;
 	int epoll_fd, timer_fd, dirty_fd;
+	bool is_news;          /* since the last clearing */
 	bool is_due;           /* curl wants to be called at once */
 	int64_t curl_ms;       /* when curl wants to be called; 0: not at all */
 	int64_t give_up_ms;    /* when to try again, or to stop waiting for the watch to stand */
@@ -123,7 +124,7 @@ static bool needs_owner(const struct ps_etcd_watch *watch)
 }
 
 /* The stream ended, or never stood. */
-static void fail(struct ps_etcd_watch *watch)
+static void fail(struct ps_etcd_watch *watch, bool hung)
 {
 	bool was_flowing = watch->stream.state == PS_ETCD_STREAM_FLOWING;
 
@@ -134,7 +135,7 @@ static void fail(struct ps_etcd_watch *watch)
 	if (watch->stream.state == PS_ETCD_STREAM_REFUSED)
 		ps_etcd_wire_forget_token(watch->wire);
 	else
-		ps_etcd_wire_elsewhere(watch->wire);
+		ps_etcd_wire_elsewhere(watch->wire, hung);
 	watch->n_failures = was_flowing ? 1 : watch->n_failures + 1;
 	watch->stream.state = PS_ETCD_STREAM_WAITING;
 	watch->give_up_ms =
@@ -149,7 +150,7 @@ static void act(struct ps_etcd_watch *watch, int fd, int mask)
 	(void)curl_multi_socket_action(watch->multi, fd, mask, &n_running);
 	while ((message = curl_multi_info_read(watch->multi, &n_left))) {
 		if (message->msg == CURLMSG_DONE) {
-			fail(watch); /* a watch has no good end */
+			fail(watch, false); /* a watch has no good end */
 			break;
 		}
 	}
@@ -169,9 +170,9 @@ static void on_time(struct ps_etcd_watch *watch)
 	if (is_flowing(watch) || !watch->give_up_ms || watch->give_up_ms > now_ms)
 		return;
 	if (watch->easy)
-		fail(watch);
+		fail(watch, true);
 	else if (start(watch) < 0)
-		fail(watch);
+		fail(watch, false);
 }
 
 static int mask_of(uint32_t events)
@@ -189,26 +190,33 @@ static bool turn(struct ps_etcd_watch *watch, int wait_ms)
 	uint64_t expired;
 	int n = epoll_wait(watch->epoll_fd, events, PS_N_ELEMENTS(events),
 			   watch->is_due ? 0 : wait_ms);
+	uint64_t seen = watch->log.seen;
 	bool was_due = watch->is_due;
 
 	for (int i = 0; i < n; i++) {
 		if (events[i].data.fd == watch->dirty_fd)
-			(void)eventfd_read(watch->dirty_fd, &ignored);
+			watch->is_news |= eventfd_read(watch->dirty_fd, &ignored) == 0;
 		else if (events[i].data.fd == watch->timer_fd)
 			(void)!read(watch->timer_fd, &expired, sizeof(expired));
 		else if (watch->easy)
 			act(watch, events[i].data.fd, mask_of(events[i].events));
 	}
 	on_time(watch);
+	watch->is_news |= watch->log.seen > seen || needs_owner(watch);
 	ps_etcd_log_trim(&watch->log);
 	arm_timer(watch);
 	return n > 0 || was_due;
 }
 
-void ps_etcd_watch_clear(struct ps_etcd_watch *watch)
+bool ps_etcd_watch_clear(struct ps_etcd_watch *watch)
 {
+	bool is_news;
+
 	while (turn(watch, 0))
 		;
+	is_news = watch->is_news;
+	watch->is_news = false;
+	return is_news;
 }
 
 bool ps_etcd_watch_reach(struct ps_etcd_watch *watch, uint64_t revision, int64_t wait_ms)
@@ -229,7 +237,7 @@ void ps_etcd_watch_restart(struct ps_etcd_watch *watch)
 {
 	stop(watch);
 	if (start(watch) < 0)
-		fail(watch);
+		fail(watch, false);
 	arm_timer(watch);
 	(void)eventfd_write(watch->dirty_fd, 1);
 }
@@ -304,7 +312,7 @@ int ps_etcd_watch_open(struct ps_etcd_wire *wire, const struct ps_etcd_stream *s
 	if (r < 0)
 		return r;
 	if (start(watch) < 0)
-		fail(watch);
+		fail(watch, false);
 	arm_timer(watch);
 	while (!is_flowing(watch) && !needs_owner(watch) && ps_etcd_now_ms() < until_ms)
 		(void)turn(watch, 50);

@@ -16,6 +16,7 @@ struct ps_etcd_wire {
 	CURL *easy;
 	int64_t *suspect_until_ms; /* for each end point */
 	size_t at;                 /* the end point in use */
+	int64_t next_probe_ms;     /* while all are under suspicion */
 	int64_t deadline_ms;
 	char *token;
 	char *trouble;
@@ -41,6 +42,7 @@ struct attempt {
 	long status; /* of HTTP */
 	enum verdict verdict;
 	int error;
+	bool hung;
 	json_t *json;
 };
 
@@ -97,12 +99,12 @@ static bool all_suspect(const struct ps_etcd_wire *wire)
 	return true;
 }
 
-/* The next one that is not under suspicion, or just the next one. */
+/* Another one, if possible one that is not under suspicion. */
 static void move_on(struct ps_etcd_wire *wire)
 {
 	size_t n = wire->config->n_endpoints;
 
-	for (size_t i = 1; i <= n; i++) {
+	for (size_t i = 1; i < n; i++) {
 		size_t next = (wire->at + i) % n;
 
 		if (is_suspect(wire, next))
@@ -113,9 +115,10 @@ static void move_on(struct ps_etcd_wire *wire)
 	wire->at = (wire->at + 1) % n;
 }
 
-void ps_etcd_wire_elsewhere(struct ps_etcd_wire *wire)
+void ps_etcd_wire_elsewhere(struct ps_etcd_wire *wire, bool hangs)
 {
-	wire->suspect_until_ms[wire->at] = ps_etcd_now_ms() + PS_ETCD_SUSPECT_MS;
+	if (hangs)
+		wire->suspect_until_ms[wire->at] = ps_etcd_now_ms() + PS_ETCD_SUSPECT_MS;
 	move_on(wire);
 }
 
@@ -253,6 +256,7 @@ static void judge(struct attempt *attempt, enum verdict verdict, int error)
 static void judge_silence(struct ps_etcd_wire *wire, struct attempt *attempt, CURLcode code)
 {
 	note_trouble(wire, *wire->curl_text ? wire->curl_text : curl_easy_strerror(code));
+	attempt->hung = code == CURLE_OPERATION_TIMEDOUT;
 	switch (code) {
 	case CURLE_OUT_OF_MEMORY:
 		judge(attempt, DONE, -ENOMEM);
@@ -437,12 +441,13 @@ static int recover(struct ps_etcd_wire *wire, const struct attempt *attempt, boo
 	case WAIT:
 		move_on(wire);
 		return 0;
-	case REFUSED:
-		ps_etcd_wire_elsewhere(wire);
+	case REFUSED: /* costs nothing to ask again */
+		move_on(wire);
 		return ++*n_refused < wire->config->n_endpoints ? 0 : attempt->error;
 	default:
-		*n_refused = 0; /* one hung, so it is worth asking again until the time is over */
-		ps_etcd_wire_elsewhere(wire);
+		*n_refused =
+			0; /* one listens, so it is worth asking again until the time is over */
+		ps_etcd_wire_elsewhere(wire, attempt->hung);
 		return attempt->verdict == UNKNOWN && !may_repeat ? -EIO : 0;
 	}
 }
@@ -459,11 +464,16 @@ static int64_t limit_of(const struct ps_etcd_wire *wire, bool may_repeat, int64_
 static int post(struct ps_etcd_wire *wire, const char *path, const json_t *body, bool may_repeat,
 		json_t **ret)
 {
-	int64_t until_ms =
-		ps_etcd_now_ms() + (all_suspect(wire) ? PS_ETCD_PROBE_MS : PS_ETCD_CALL_MS);
+	bool is_probe = all_suspect(wire);
+	int64_t now_ms = ps_etcd_now_ms(),
+		until_ms = now_ms + (is_probe ? PS_ETCD_PROBE_MS : PS_ETCD_CALL_MS);
 	size_t n_refused = 0;
 	int r;
 
+	if (is_probe && now_ms < wire->next_probe_ms)
+		return -EHOSTUNREACH;
+	if (is_probe)
+		wire->next_probe_ms = until_ms + PS_ETCD_PROBE_EVERY_MS;
 	if (until_ms > wire->deadline_ms)
 		until_ms = wire->deadline_ms;
 	for (;;) {

@@ -19,8 +19,9 @@ enum {
 	PS_ETCD_CONNECT_MS = 250, /* to reach an end point */
 	PS_ETCD_READ_MS = 700,    /* for one end point to answer a read, then another is asked */
 	PS_ETCD_CALL_MS = 2000,   /* for one request, whatever is tried: an election takes 1-2 s */
-	PS_ETCD_PROBE_MS = 500,   /* the same while every end point is under suspicion */
-	PS_ETCD_LONG_MS = 10000,  /* for calls of many requests: list, history, changes long past */
+	PS_ETCD_PROBE_MS = 300,   /* the same while every end point is known to hang ... */
+	PS_ETCD_PROBE_EVERY_MS = 1000, /* ... and so long nothing is tried after that */
+	PS_ETCD_LONG_MS = 10000, /* for calls of many requests: list, history, changes long past */
 	PS_ETCD_SUSPECT_MS = 5000, /* how long an end point that hung is asked last */
 	PS_ETCD_PAGE_KEYS = 1000,  /* of one answer to list */
 	PS_ETCD_LOG_MAX = 4096,    /* changes kept for ps_store_changes(); else they are fetched */
@@ -100,8 +101,8 @@ int ps_etcd_wire_post(struct ps_etcd_wire *wire, const char *path, const json_t 
 		      bool may_repeat, json_t **ret);
 /* What the last failure was, in words; NULL: nothing to add. */
 const char *ps_etcd_wire_trouble(const struct ps_etcd_wire *wire);
-/* Asks another end point next, and this one last for a while. */
-void ps_etcd_wire_elsewhere(struct ps_etcd_wire *wire);
+/* Asks another end point next; and this one, when it hangs, last for a while. */
+void ps_etcd_wire_elsewhere(struct ps_etcd_wire *wire, bool hangs);
 /* An easy handle set up for a stream of watch events from the present end point, with token; *headers
  * must live as long as the transfer.  Blocks when a token must be had first. */
 int ps_etcd_wire_stream(struct ps_etcd_wire *wire, CURL **ret, struct curl_slist **ret_headers);
@@ -159,8 +160,8 @@ int ps_etcd_watch_open(struct ps_etcd_wire *wire, const struct ps_etcd_stream *s
 		       uint64_t seen, struct ps_etcd_watch **ret);
 void ps_etcd_watch_free(struct ps_etcd_watch **watch);
 int ps_etcd_watch_fd(const struct ps_etcd_watch *watch);
-/* Clears the descriptor and takes in what has come. */
-void ps_etcd_watch_clear(struct ps_etcd_watch *watch);
+/* Clears the descriptor and takes in what has come; true: something has, or somebody else did. */
+bool ps_etcd_watch_clear(struct ps_etcd_watch *watch);
 /* Takes in until `revision` has come, at most wait_ms; the descriptor stays readable.  True: it has. */
 bool ps_etcd_watch_reach(struct ps_etcd_watch *watch, uint64_t revision, int64_t wait_ms);
 /* Goes on at the wire's present end point. */
@@ -216,6 +217,6 @@ int ps_etcd_history(struct ps_store *store, const char *key, size_t max,
 		    struct ps_store_values *ret);
 void ps_etcd_reconnect(struct ps_store *store);
 /* ps_store_watch_clear(). */
-void ps_etcd_watch_take(struct ps_store *store);
+bool ps_etcd_watch_take(struct ps_store *store);
 
 #endif

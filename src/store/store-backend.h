@@ -40,7 +40,7 @@ struct ps_store_ops {
 	int (*revision)(struct ps_store *store, uint64_t *ret);
 	int (*incarnation)(struct ps_store *store, uint64_t *ret);
 	int (*watch_fd)(struct ps_store *store);
-	void (*watch_clear)(struct ps_store *store);
+	bool (*watch_clear)(struct ps_store *store);
 	int (*changes)(struct ps_store *store, const char *prefix, uint64_t since,
 		       struct ps_store_values *ret);
 	int (*history)(struct ps_store *store, const char *key, size_t max,

@@ -260,9 +260,9 @@ int ps_store_watch_fd(struct ps_store *store)
 	return store->ops->watch_fd(store);
 }
 
-void ps_store_watch_clear(struct ps_store *store)
+bool ps_store_watch_clear(struct ps_store *store)
 {
-	store->ops->watch_clear(store);
+	return store->ops->watch_clear(store);
 }
 
 int ps_store_changes(struct ps_store *store, const char *prefix, uint64_t since,

@@ -60,8 +60,9 @@ struct ps_store_write {
  * handle stays good, try again); -EBUSY, -EIO, -ENOSPC, -ENOMEM: nothing was changed, except that
  * after -EIO of a transaction only reading again tells whether it took place.
  *
- * With etcd a call waits for answers: 2 s at most when end points fail, 0.5 s while all of them are
- * known to hang; list, history, and changes that reach further back than the watch 10 s. */
+ * With etcd a call waits for answers: 2 s at most when end points fail; list, history, and changes that
+ * reach further back than the watch 10 s.  While all end points are known to hang, one call a second
+ * waits 0.3 s and the others fail at once. */
 int ps_store_open(const char *url, struct ps_store **ret, char **ret_message);
 void ps_store_close(struct ps_store **store);
 /* The URL as it was given to ps_store_open(); lives as long as the handle. */
@@ -98,8 +99,9 @@ int ps_store_incarnation(struct ps_store *store, uint64_t *ret);
  * then call ps_store_changes().  The handle keeps the descriptor.  Also poll it once a
  * second: a notification may be lost (inotify on a network file system).  -1: poll only. */
 int ps_store_watch_fd(struct ps_store *store);
-/* Clears the descriptor's readiness.  Call before ps_store_changes(), so no change is missed. */
-void ps_store_watch_clear(struct ps_store *store);
+/* Clears the descriptor's readiness.  Call before ps_store_changes(), so no change is missed.  False:
+ * it woke for business of its own (a connection to etcd being made anew) and nothing is to be read. */
+bool ps_store_watch_clear(struct ps_store *store);
 /* Every write and deletion under prefix after revision `since`, oldest first; those of one revision
  * in the order they were written.  Cheap when nothing happened (sqlite: 4 us).  A `since` of the
  * future gives none: compare the incarnation whenever a store is opened again.

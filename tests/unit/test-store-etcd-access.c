@@ -263,7 +263,7 @@ static int put_when_back(struct ps_store *store, const char *data)
 
 static void a_user_has_a_token_that_is_renewed_when_it_is_lost(void **state)
 {
-	static const char *const options[] = {"--bcrypt-cost", "4", NULL};
+	static const char *const options[] = {"--bcrypt-cost", "4", "--auth-token-ttl", "1", NULL};
 	ps_auto(ps_store_close) struct ps_store *store = NULL;
 	ps_auto(ps_store_values_clear) struct ps_store_values values = {0};
 	struct lab *lab = *state;
@@ -280,11 +280,13 @@ static void a_user_has_a_token_that_is_renewed_when_it_is_lost(void **state)
 	store = lab_open(url);
 	assert_true(ps_store_watch_fd(store) >= 0);
 	assert_int_equal(ps_store_put(store, "k", "1", 1, NULL), 0);
-	lab_kill_node(lab, 0); /* it forgets all tokens */
+	lab_sleep_ms(2500); /* the token's life, and how often etcd looks */
+	assert_int_equal(ps_store_put(store, "k", "2", 1, NULL), 0);
+	lab_kill_node(lab, 0);
 	lab_start_node(lab, 0);
-	assert_int_equal(put_when_back(store, "2"), 0);
+	assert_int_equal(put_when_back(store, "3"), 0);
 	assert_int_equal(ps_store_changes(store, "", 0, &values), 0);
-	assert_int_equal(values.n, 2);
+	assert_int_equal(values.n, 3);
 	auth_url(lab, "auth", "wrong", url, sizeof(url));
 	expect_refusal(url, -EACCES, "authentication failed");
 	auth_url(lab, "auth", "missing", url, sizeof(url));

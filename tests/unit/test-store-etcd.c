@@ -303,7 +303,7 @@ static void when_all_hang_a_call_ends_soon_and_nothing_is_sent(void **state)
 	start_ms = lab_now_ms();
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(ps_store_put(store, "k", "2", 1, NULL), -EHOSTUNREACH);
-	assert_in_range(lab_now_ms() - start_ms, 0, 3 * 2 * PS_ETCD_PROBE_MS);
+	assert_in_range(lab_now_ms() - start_ms, 0, 3 * PS_ETCD_PROBE_MS);
 	stop_all(false);
 	while (ps_store_put(store, "k", "3", 1, NULL) < 0)
 		lab_sleep_ms(50);
@@ -358,12 +358,10 @@ static void a_watch_goes_on_where_it_was_when_the_server_restarts(void **state)
 		ps_store_watch_clear(reader);
 		lab_sleep_ms(20);
 	}
-	expect_changes(reader, seen, "k=2@2 k=-@3");
-	ps_store_watch_clear(reader);
-	put(writer, "k", "4");
+	put(writer, "k", "4"); /* nobody has asked for changes since: it went on by itself */
 	assert_true(becomes_readable(reader));
 	ps_store_watch_clear(reader);
-	expect_changes(reader, seen + 2, "k=4@4");
+	expect_changes(reader, seen, "k=2@2 k=-@3 k=4@4");
 }
 
 static void after_a_compaction_a_reader_still_learns_what_is_newest_and_what_is_gone(void **state)
