@@ -196,6 +196,8 @@ static int take_line(struct ps_etcd_stream *stream)
 
 static int append(struct ps_etcd_stream *stream, const char *bytes, size_t len)
 {
+	if (len == 0)
+		return 0;
 	if (stream->len + len > stream->capacity) {
 		size_t capacity = 2 * stream->capacity + len;
 		void *line = realloc(stream->line, capacity);

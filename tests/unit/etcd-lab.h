@@ -4,6 +4,7 @@
 #define PS_TESTS_ETCD_LAB_H
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
