@@ -8,7 +8,8 @@
 #include "base/own.h"
 #include "egress/homes.h"
 
-enum { HEADERS_V4 = 40 }; /* IPv4 and TCP header without options, bytes */
+enum { HEADERS_V4 = 40 };  /* IPv4 and TCP header without options, bytes */
+enum { PAGES_A_WIDE = 8 }; /* of the ledger: narrow ones to each wide one */
 
 static struct ps_egress_slice slice_of(const struct ps_plan *plan, const struct ps_grant *grant)
 {
@@ -220,4 +221,27 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 		(uint16_t)(plan->hosts[self].mtu - ps_plan_outer_len(plan) - HEADERS_V4);
 	*ret = ps_move(egress);
 	return 0;
+}
+
+/* What a preallocated hash takes, bytes: 48 an element beside key and value, and 16 a bucket, of which
+ * there is a power of two (kernel/bpf/hashtab.c, Linux 6.1 and 6.18). */
+static uint64_t hash_len(uint64_t n, size_t value_len)
+{
+	uint64_t n_buckets = 1;
+
+	while (n_buckets < n)
+		n_buckets *= 2;
+	return n * (48 + sizeof(struct ps_page_key) + value_len) + n_buckets * 16;
+}
+
+void ps_compile_memory(unsigned mib, struct ps_egress_options *options)
+{
+	uint64_t len = (uint64_t)mib << 20, n = len / sizeof(struct ps_wide_page);
+
+	while (hash_len(n * PAGES_A_WIDE, sizeof(struct ps_narrow_page)) +
+		       hash_len(n, sizeof(struct ps_wide_page)) >
+	       len)
+		n--;
+	options->n_wide_pages = (uint32_t)n;
+	options->n_pages = (uint32_t)n * PAGES_A_WIDE;
 }

@@ -48,6 +48,9 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 			  const struct ps_compile_cgroup *named, struct ps_compile_egress **ret);
 void ps_compile_egress_free(struct ps_compile_egress **egress);
 
+/* Sets n_pages and n_wide_pages to what so much kernel memory holds: eight narrow pages to a wide one. */
+void ps_compile_memory(unsigned mib, struct ps_egress_options *options);
+
 /* The pool that serves `class` on host `self` towards destinations of a family: the first, in the
  * order of the file, whose tags cover the class's and of which the host holds a slice of that
  * family, of an address that the class asks for; PS_PLAN_NONE if there is none. */

@@ -304,21 +304,6 @@ int ps_agent_tell_peers(struct ps_agent *agent)
 	return r;
 }
 
-/* Without it ports would stay in quarantine, and the ledger fill with empty pages. */
-static void sweep(struct ps_agent *agent)
-{
-	uint64_t n, counters[PS_EGRESS_MAX] = {0};
-	bool is_urgent;
-
-	(void)ps_egress_counters(agent->pin_dir, counters);
-	is_urgent = counters[PS_EGRESS_NO_MEMORY] != agent->n_no_memory;
-	agent->n_no_memory = counters[PS_EGRESS_NO_MEMORY];
-	if (agent->ticks % PS_THAW_TICKS == 0)
-		(void)ps_egress_thaw(agent->active->egress, &n);
-	if (is_urgent || agent->ticks % PS_SWEEP_TICKS == 0)
-		(void)ps_egress_sweep(agent->active->egress, is_urgent, &n);
-}
-
 static void tick_active(struct ps_agent *agent)
 {
 	int r;
@@ -338,7 +323,7 @@ static void tick_active(struct ps_agent *agent)
 	} else if (ps_handover_due(agent)) {
 		ps_agent_renew(agent);
 	}
-	sweep(agent);
+	ps_agent_tend_ledger(agent);
 	(void)ps_mtus_expire(agent->mtus, agent->active->dispatch, ps_agent_now_ms());
 	ps_agent_tend(agent);
 }

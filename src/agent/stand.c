@@ -6,6 +6,8 @@
  *   guard        a new slice must pass it before a hook can hand it out
  *   dispatcher   what arrives for a shared address is judged before the stack can see it
  *   hooks        programs start to use the slices
+ *                (when they take over from a version with other maps, before the dispatcher: it asks
+ *                the record of ports in use, which is empty until then)
  *   routes       last: only now does the stack accept shared addresses at all
  *
  * Taking a plan off runs the other way round.  All of it is idempotent, so tending (after a network
@@ -370,6 +372,8 @@ int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_
 		r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
 	if (r >= 0)
 		r = listen_to_hints(agent, active);
+	if (r >= 0 && ps_egress_takes_over(active->egress))
+		r = stand_hooks(agent, active, ret_why);
 	if (r >= 0)
 		r = stand_dispatcher(agent, active, ret_why);
 	if (r >= 0)

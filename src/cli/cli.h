@@ -96,6 +96,9 @@ int ps_cli_print_rows(const struct ps_cli *cli, json_t *rows, const struct ps_co
 /* Takes over the reference. */
 int ps_cli_print_json(json_t *value);
 
+/* show-claims.c: the verb `show claims`. */
+int ps_cli_show_claims(const struct ps_cli *cli, int argc, char **argv);
+
 /* plane.c: the port plane, addresses by slices, coloured by owner. */
 void ps_cli_draw_plane(const struct ps_plan *plan, bool colour, FILE *out);
 

@@ -288,6 +288,10 @@ const struct ps_verb ps_verbs_show[] = {
 	 show_uplinks},
 	{"show", "slices", "", "List this host's slices and how many ports are in use", NULL,
 	 show_slices},
+	{"show", "claims", "", "List every port in use: by whose address, towards whom",
+	 "Read from the kernel, with or without a running daemon. STATE is `held`, or `quarantine`:\n"
+	 "kept for a TIME_WAIT. PEER is empty where a socket holds the port towards everybody.\n",
+	 ps_cli_show_claims},
 	{"show", "counters", "[all]", "Count packets and calls by what was done, and why", NULL,
 	 show_counters},
 	{"show", "plane", "[FILE]", "Draw the port plane: addresses by slices, by owner",

@@ -28,7 +28,7 @@ struct draft_host {
 	struct ps_ip_at underlay;
 	struct ps_list uplinks; /* struct ps_text_at */
 	struct ps_text_at underlay_interface;
-	struct ps_number_at mtu;
+	struct ps_number_at mtu, ledger_mib;
 };
 
 struct draft_block {

@@ -62,10 +62,10 @@ static json_t *host_json(const struct ps_plan *plan, unsigned i)
 			return NULL;
 		}
 	}
-	return json_pack("{s:s, s:s, s:o, s:o, s:s?, s:i}", "name", host->name, "site",
+	return json_pack("{s:s, s:s, s:o, s:o, s:s?, s:i, s:i}", "name", host->name, "site",
 			 plan->sites[host->site].name, "underlay", ip_json(&host->underlay),
 			 "uplinks", uplinks, "underlay_interface", host->underlay_interface, "mtu",
-			 (int)host->mtu);
+			 (int)host->mtu, "ledger_mib", (int)host->ledger_mib);
 }
 
 static int by_prefix(const void *a, const void *b)

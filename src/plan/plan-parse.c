@@ -55,6 +55,8 @@ static const struct ps_field host_fields[] = {
 	FIELD(struct draft_host, underlay_interface, ps_read_text),
 	FIELD(struct draft_host, mtu, ps_read_number, .min = PS_PLAN_MTU_MIN,
 	      .max = PS_PLAN_MTU_MAX),
+	FIELD(struct draft_host, ledger_mib, ps_read_number, .min = PS_PLAN_LEDGER_MIN_MIB,
+	      .max = PS_PLAN_LEDGER_MAX_MIB),
 };
 
 static const struct ps_field block_fields[] = {

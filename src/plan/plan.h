@@ -37,6 +37,9 @@ enum {
 	PS_PLAN_OUTER_V6 = 48,
 	PS_PLAN_MTU_MAX = 65535,
 	PS_PLAN_MTU_DEFAULT = 1500,
+	PS_PLAN_LEDGER_MIN_MIB = 1,
+	PS_PLAN_LEDGER_MAX_MIB = 4096,
+	PS_PLAN_LEDGER_DEFAULT_MIB = 32,
 };
 
 struct ps_tag {
@@ -64,6 +67,7 @@ struct ps_host {
 	size_t n_uplinks;         /* at least 1 */
 	char *underlay_interface; /* NULL: the route decides */
 	unsigned mtu; /* of the path to the other hosts, bytes of outer packet; 1500 unless told */
+	unsigned ledger_mib; /* kernel memory for the pages of ports in use; 32 unless told */
 };
 
 enum ps_unowned { PS_UNOWNED_REJECT, PS_UNOWNED_DROP };

@@ -55,7 +55,7 @@ static int parse_hosts(char *hosts, bool is_tls, struct ps_etcd_config *config, 
 
 		if (!*host || strpbrk(host, " @?#") || *host == ':')
 			return ps_say(ret_message, -EINVAL,
-				      "store: \"%s\" is no end point of etcd: write host:port,"
+				      "\"%s\" is no end point of etcd: write host:port,"
 				      "host:port,...",
 				      host);
 		r = add_endpoint(config, host, is_tls);
@@ -100,7 +100,7 @@ static int parse_options(char *options, bool is_tls, struct ps_etcd_config *conf
 		}
 		if (!place || *place || !*value)
 			return ps_say(ret_message, -EINVAL,
-				      "store: option \"%s\" is unknown, empty or given twice: "
+				      "option \"%s\" is unknown, empty or given twice: "
 				      "etcd: takes user= and password-file=, etcds: also ca=, "
 				      "cert= and key=",
 				      option);
@@ -114,10 +114,9 @@ static int parse_options(char *options, bool is_tls, struct ps_etcd_config *conf
 static int check_pairs(const struct ps_etcd_config *config, char **ret_message)
 {
 	if (!config->user != !config->password_file)
-		return ps_say(ret_message, -EINVAL,
-			      "store: user= and password-file= belong together");
+		return ps_say(ret_message, -EINVAL, "user= and password-file= belong together");
 	if (!config->cert != !config->key)
-		return ps_say(ret_message, -EINVAL, "store: cert= and key= belong together");
+		return ps_say(ret_message, -EINVAL, "cert= and key= belong together");
 	return 0;
 }
 
@@ -142,8 +141,7 @@ int ps_etcd_config_parse(const char *place, bool is_tls, struct ps_etcd_config *
 	if (!text)
 		return -ENOMEM;
 	if (strncmp(text, "//", 2) != 0)
-		return ps_say(ret_message, -EINVAL,
-			      "store: write etcd%s://host:port,host:port/prefix",
+		return ps_say(ret_message, -EINVAL, "write etcd%s://host:port,host:port/prefix",
 			      is_tls ? "s" : "");
 	options = strchr(text, '?');
 	if (options)

@@ -86,14 +86,13 @@ static int read_meta_text(struct ps_etcd *e, const char *text, char **ret_messag
 	if (sscanf(text, "%" SCNd64 " 0\nportslice store %d %n", &time_ms, &format, &end) != 2 ||
 	    !end)
 		return ps_say(ret_message, -EBADMSG,
-			      "store: %s/meta at %s is not portslice's: name another prefix",
+			      "%s/meta at %s is not portslice's: name another prefix",
 			      e->config.prefix, e->config.endpoints[0]);
 	if (format > PS_ETCD_FORMAT)
-		return ps_say(
-			ret_message, -EPROTO,
-			"store: %s/meta has format %d, made by a newer portslice, and this one "
-			"knows %d: upgrade portslice on this host",
-			e->config.prefix, format, PS_ETCD_FORMAT);
+		return ps_say(ret_message, -EPROTO,
+			      "%s/meta has format %d, made by a newer portslice, and this one "
+			      "knows %d: upgrade portslice on this host",
+			      e->config.prefix, format, PS_ETCD_FORMAT);
 	if (sscanf(text + end, "%" SCNu64, &drawn) != 1)
 		return -EBADMSG;
 	e->incarnation = mix(drawn, e->cluster_id);

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/own.h"
+#include "egress/inside.h"
 
 struct lab lab;
 struct ps_egress *egress;
@@ -131,11 +132,59 @@ void start(void)
 	egress = ps_move(next);
 }
 
+int open_quarantine(void)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/quarantine", lab.pins);
+	return bpf_obj_get(path);
+}
+
+void end_quarantines(void)
+{
+	struct ps_claim_key key, next;
+	int fd = open_quarantine();
+	void *from = NULL;
+
+	while (bpf_map_get_next_key(fd, from, &next) == 0) {
+		struct ps_quarantine value;
+
+		key = next;
+		from = &key;
+		assert_int_equal(bpf_map_lookup_elem(fd, &key, &value), 0);
+		value.free_after_ns = 1;
+		assert_int_equal(bpf_map_update_elem(fd, &key, &value, BPF_EXIST), 0);
+	}
+	close(fd);
+}
+
+void start_afresh(void)
+{
+	uint64_t n;
+
+	start();
+	end_quarantines();
+	assert_int_equal(ps_egress_thaw(egress, &n), 0);
+	assert_int_equal(ps_egress_sweep(egress, true, &n), 0);
+}
+
+struct ps_claim_key orphan(int fd)
+{
+	int map = bpf_map__fd(egress->hooks->maps.sockets);
+	struct ps_held held;
+
+	assert_int_equal(bpf_map_lookup_elem(map, &fd, &held), 0);
+	assert_int_equal(held.held, 1);
+	held.held = 0;
+	assert_int_equal(bpf_map_update_elem(map, &fd, &held, BPF_EXIST), 0);
+	return held.grip.flow;
+}
+
 int set_up(void **state)
 {
 	net = *state;
 	plan_default();
-	start();
+	start_afresh();
 	lab_enter(lab.class_dir);
 	return 0;
 }

@@ -63,6 +63,14 @@ const struct ps_egress_slice *slice(unsigned n);
 struct ps_choice *choice(unsigned n);
 /* Loads the plan and puts it in place of the generation before. */
 void start(void);
+/* The same, and what the kernel has in TIME_WAIT from tests before is not in the way. */
+void start_afresh(void);
+/* A file descriptor of the map, the caller's. */
+int open_quarantine(void);
+/* Pretends that all quarantines have ended. */
+void end_quarantines(void);
+/* Makes a socket of this process forget its claim, which nobody holds from then on. */
+struct ps_claim_key orphan(int fd);
 /* *state is a struct net. */
 int set_up(void **state);
 int tear_down(void **state);

@@ -337,9 +337,29 @@ static void the_policy_of_a_pool_is_that_of_its_ipv6_addresses(void **state)
 	}
 }
 
+static void the_ledger_has_as_many_pages_as_its_memory_holds(void **state)
+{
+	static const struct {
+		unsigned mib;
+		uint32_t n_pages, n_wide_pages;
+	} rows[] = {{1, 4096, 512},
+		    {2, 8192, 1024},
+		    {PS_PLAN_LEDGER_DEFAULT_MIB, PS_PAGES_MAX, PS_WIDE_PAGES_MAX},
+		    {PS_PLAN_LEDGER_MAX_MIB, 1 << 24, 1 << 21}};
+	struct ps_egress_options options;
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		ps_compile_memory(rows[i].mib, &options);
+		assert_int_equal(options.n_pages, rows[i].n_pages);
+		assert_int_equal(options.n_wide_pages, rows[i].n_wide_pages);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_ledger_has_as_many_pages_as_its_memory_holds),
 		cmocka_unit_test_setup_teardown(
 			a_host_gets_local_routes_for_the_addresses_it_holds_slices_of_and_no_others,
 			setup, teardown),

@@ -35,6 +35,8 @@ static const struct row rows[] = {
 	{"a number that is text", PLAN_HEAD "  lhr3: { site: LHR, underlay: 10.1.3.1, uplinks: [eth0], mtu: big }\n" PLAN_POOLS, 1, 9, 64, "`mtu` is \"big\": it must be a number from 576 to 65535"},
 	{"a path mtu too small", PLAN_HEAD "  lhr3: { site: LHR, underlay: 10.1.3.1, uplinks: [eth0], mtu: 575 }\n" PLAN_POOLS, 1, 9, 64, "`mtu` is \"575\": it must be a number from 576 to 65535"},
 	{"a path mtu too large", PLAN_HEAD "  lhr3: { site: LHR, underlay: 10.1.3.1, uplinks: [eth0], mtu: 65536 }\n" PLAN_POOLS, 1, 9, 64, "`mtu` is \"65536\": it must be a number from 576 to 65535"},
+	{"a ledger without memory", PLAN_HEAD "  lhr3: { site: LHR, underlay: 10.1.3.1, uplinks: [eth0], ledger_mib: 0 }\n" PLAN_POOLS, 1, 9, 71, "`ledger_mib` is \"0\": it must be a number from 1 to 4096"},
+	{"a ledger of too much memory", PLAN_HEAD "  lhr3: { site: LHR, underlay: 10.1.3.1, uplinks: [eth0], ledger_mib: 32M }\n" PLAN_POOLS, 1, 9, 71, "`ledger_mib` is \"32M\": it must be a number from 1 to 4096"},
 	{"a number that overflows", PLAN_HEAD "  lhr3: { site: LHR, underlay: 10.1.3.1, uplinks: [eth0], mtu: 99999999999999999999 }\n" PLAN_POOLS, 1, 9, 64, "`mtu` is \"99999999999999999999\": it must be a number from 576 to 65535"},
 	{"an empty value", PLAN_HEAD "  lhr3: { site: , underlay: 10.1.3.1, uplinks: [eth0] }\n" PLAN_POOLS, 1, 9, 17, "`site` is empty: give it a value or remove it"},
 	{"a NUL character", PLAN_HEAD "  lhr3: { site: \"L\\0\", underlay: 10.1.3.1, uplinks: [eth0] }\n" PLAN_POOLS, 1, 9, 17, "`site` has a NUL character in it: remove it"},
