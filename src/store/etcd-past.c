@@ -101,15 +101,22 @@ static json_t *newest_request(const struct ps_etcd *e, uint64_t since)
 	return json_incref(ops);
 }
 
+static int key_order(const void *a, const void *b)
+{
+	const struct ps_etcd_state *x = a, *y = b;
+
+	return strcmp(x->value.key, y->value.key);
+}
+
 /* A tombstone outlives the return of its key; then the key's own state is the newer. */
 static bool is_outlived(const struct ps_etcd_state *states, size_t n_data,
 			const struct ps_etcd_state *tombstone)
 {
-	for (size_t i = 0; i < n_data; i++) {
-		if (strcmp(states[i].value.key, tombstone->value.key) == 0)
-			return states[i].value.revision > tombstone->value.revision;
-	}
-	return false;
+	const struct ps_etcd_state *data = NULL;
+
+	if (n_data > 0) /* as etcd gave them: sorted by key */
+		data = bsearch(tombstone, states, n_data, sizeof(*states), key_order);
+	return data && data->value.revision > tombstone->value.revision;
 }
 
 static int collect(const struct ps_etcd *e, const json_t *answers, struct ps_etcd_state *states,
@@ -186,7 +193,7 @@ static bool watch_has(struct ps_etcd *e, uint64_t since, uint64_t until)
 {
 	if (!e->watch || since < ps_etcd_watch_log(e->watch)->from)
 		return false;
-	if (ps_etcd_watch_reach(e->watch, until, PS_ETCD_CONNECT_MS))
+	if (ps_etcd_watch_reach(e->watch, until, PS_ETCD_CATCH_UP_MS))
 		return true;
 	if (mend_watch(e) >= 0 && ps_etcd_watch_log(e->watch)->seen >= until)
 		return true;

@@ -21,6 +21,7 @@ enum {
 	PS_ETCD_CALL_MS = 2000,   /* for one request, whatever is tried: an election takes 1-2 s */
 	PS_ETCD_PROBE_MS = 300,   /* the same while every end point is known to hang ... */
 	PS_ETCD_PROBE_EVERY_MS = 1000, /* ... and so long nothing is tried after that */
+	PS_ETCD_CATCH_UP_MS = 250, /* for the watch to bring what the store has, then it is moved */
 	PS_ETCD_LONG_MS = 10000, /* for calls of many requests: list, history, changes long past */
 	PS_ETCD_SUSPECT_MS = 5000, /* how long an end point that hung is asked last */
 	PS_ETCD_PAGE_KEYS = 1000,  /* of one answer to list */
