@@ -486,6 +486,8 @@ static int post(struct ps_etcd_wire *wire, const char *path, const json_t *body,
 		if (!attempt.body)
 			return -ENOMEM;
 		attempt.len = strlen(attempt.body);
+		if (attempt.len > PS_ETCD_REQUEST_MAX)
+			return -E2BIG;
 		r = try_once(wire, &attempt, limit_ms);
 		if (r >= 0 && attempt.verdict == DONE) {
 			wire->suspect_until_ms[wire->at] = 0;

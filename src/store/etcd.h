@@ -23,9 +23,10 @@ enum {
 	PS_ETCD_PROBE_EVERY_MS = 1000, /* ... and so long nothing is tried after that */
 	PS_ETCD_CATCH_UP_MS = 250, /* for the watch to bring what the store has, then it is moved */
 	PS_ETCD_LONG_MS = 10000, /* for calls of many requests: list, history, changes long past */
-	PS_ETCD_SUSPECT_MS = 5000, /* how long an end point that hung is asked last */
-	PS_ETCD_PAGE_KEYS = 1000,  /* of one answer to list */
-	PS_ETCD_LOG_MAX = 4096,    /* changes kept for ps_store_changes(); else they are fetched */
+	PS_ETCD_SUSPECT_MS = 5000,             /* how long an end point that hung is asked last */
+	PS_ETCD_REQUEST_MAX = 8 * 1024 * 1024, /* 22 MiB took etcd up to 2 s, only to refuse them */
+	PS_ETCD_PAGE_KEYS = 1000,              /* of one answer to list */
+	PS_ETCD_LOG_MAX = 4096, /* changes kept for ps_store_changes(); else they are fetched */
 	PS_ETCD_LOG_BYTES_MAX = 16 * 1024 * 1024,
 	PS_ETCD_FORMAT = 1, /* of the key PREFIX/meta */
 };

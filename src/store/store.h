@@ -81,7 +81,7 @@ int ps_store_list(struct ps_store *store, const char *prefix, struct ps_store_va
  * -ESTALE: one did not hold, nothing was written; *ret_failed (may be NULL) is the first such index.
  * -EINVAL: an empty key, or a key written twice (as etcd refuses).
  * -E2BIG: key or value too long, for etcd also the whole transaction (1.5 MiB, 128 compares or writes
- * unless its server is told otherwise).  -EBUSY: another writer held the store for more than 5 s. */
+ * unless its server is told otherwise, 8 MiB of JSON at most).  -EBUSY: another writer held the store for more than 5 s. */
 int ps_store_txn(struct ps_store *store, const struct ps_store_compare *compares, size_t n_compares,
 		 const struct ps_store_write *writes, size_t n_writes, uint64_t *ret_revision,
 		 size_t *ret_failed);
