@@ -42,9 +42,8 @@ static int on_store(sd_event_source *source, int fd, uint32_t mask, void *arg)
 	struct ps_agent *agent = arg;
 
 	(void)source, (void)fd, (void)mask;
-	if (agent->store)
-		ps_store_watch_clear(agent->store);
-	ps_agent_follow(agent);
+	if (!agent->store || ps_store_watch_clear(agent->store))
+		ps_agent_follow(agent);
 	return 0;
 }
 
@@ -206,7 +205,8 @@ static int read_store(struct ps_agent *agent, bool again)
 	if (r < 0) {
 		ps_store_error_text(r, agent->options.store_url, &text);
 		set_trouble(agent, text ? text : strdup(strerror(-r)));
-		close_store(agent); /* opened anew at the next tick, maybe another file */
+		if (r != -EHOSTUNREACH) /* etcd's handle knows best whom to ask next, and when */
+			close_store(agent); /* opened anew at the next tick, maybe another file */
 		return r;
 	}
 	set_trouble(agent, NULL);
