@@ -12,7 +12,7 @@ static __always_inline int door_take(struct ps_ask *ask, const struct ps_claim_k
 				     const struct ps_choice *choice)
 {
 	ask->page.grip.flow = *flow;
-	ps_ask_start(ask, choice);
+	ps_ask_start(ask, choice, (struct ps_home){0});
 	for (int i = 0; i < DOOR_STEPS; i++) {
 		int r = ps_claim_step(ask);
 

@@ -33,9 +33,6 @@
 
 enum { ROUNDS = 12, PAIRS_A_ROUND = 5, LARGE_ROUNDS = 2, RECORD_ROUNDS = 9 };
 
-/* Ports of a host's first slice at an address that connections may not share, at most. */
-enum { EXCLUSIVE_MAX = 256 };
-
 enum { FILL_SMALL, FILL_LARGE, FILL_KERNEL, N_FILLS };
 
 struct results {
@@ -116,10 +113,9 @@ static void print_json(struct results *results)
 	       results->record.hot_ns, results->record.random_ns);
 }
 
-/* The first slice of an address may keep some ports for users without a peer. */
 static int check_used(const struct fill *fill)
 {
-	if (fill->n_used + EXCLUSIVE_MAX >= fill->n_ports)
+	if (fill->place == PLACE_PLAIN || fill->n_used == fill->n_ports)
 		return 0;
 	fprintf(stderr, "bench: %s: refused when %u of %u ports were used\n", fill->name,
 		fill->n_used, fill->n_ports);
@@ -182,8 +178,8 @@ static int run(const struct cgroups *cgroups, unsigned rounds)
 {
 	struct results results = {
 		.fills = {
-			{.name = "one slice", .place = PLACE_SMALL, .n_ports = SLICE_PORTS},
-			{.name = "fourteen slices", .place = PLACE_LARGE, .n_ports = LARGE_PORTS},
+			{.name = "one slice", .place = PLACE_SMALL, .n_ports = SMALL_SHARED},
+			{.name = "fourteen slices", .place = PLACE_LARGE, .n_ports = LARGE_SHARED},
 			{.name = "kernel's choice", .place = PLACE_PLAIN, .n_ports = LARGE_PORTS}}};
 	int r = bench(cgroups, rounds, &results);
 

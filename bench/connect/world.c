@@ -156,9 +156,11 @@ static uint64_t cgroup_id(const char *folder)
 /* The product's hooks, over its own loader. */
 static int hook(const struct cgroups *cgroups, struct world *world)
 {
-	const struct ps_egress_match matches[] = {
-		{.cgroup = cgroup_id(cgroups->places[PLACE_SMALL]), .level = LEVEL, .class = 0},
-		{.cgroup = cgroup_id(cgroups->places[PLACE_LARGE]), .level = LEVEL, .class = 1}};
+	const struct ps_egress_cgroup folders[] = {
+		{cgroup_id(cgroups->places[PLACE_SMALL]), LEVEL, PS_EGRESS_ANY, PS_EGRESS_ANY},
+		{cgroup_id(cgroups->places[PLACE_LARGE]), LEVEL, PS_EGRESS_ANY, PS_EGRESS_ANY}};
+	const struct ps_egress_match matches[] = {{.class = 0, .cgroup = 0},
+						  {.class = 1, .cgroup = 1}};
 	const struct ps_choices choices[] = {{.v4 = {0, 1}}, {.v4 = {1, LARGE_SLICES}}};
 	const unsigned shift = SHIFT;
 	struct ps_egress_options options = {.pin_dir = BPFFS, .cgroup_path = cgroups->hooked};
@@ -167,6 +169,8 @@ static int hook(const struct cgroups *cgroups, struct world *world)
 		.n_slices = PS_N_ELEMENTS(world->slices),
 		.choices = choices,
 		.n_choices = PS_N_ELEMENTS(choices),
+		.cgroups = folders,
+		.n_cgroups = PS_N_ELEMENTS(folders),
 		.matches = matches,
 		.n_matches = PS_N_ELEMENTS(matches),
 		.shared_shift = &shift,

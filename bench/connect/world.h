@@ -19,6 +19,9 @@ enum {
 	SLICE_PORTS = 1 << SHIFT,
 	LARGE_SLICES = 14,
 	LARGE_PORTS = LARGE_SLICES * SLICE_PORTS,
+	/* The first slice of an address keeps some for sockets without a peer. */
+	SMALL_SHARED = SLICE_PORTS - PS_EXCLUSIVE_MAX,
+	LARGE_SHARED = LARGE_PORTS - PS_EXCLUSIVE_MAX,
 	SINK_PORT = 7000,
 	N_SINKS = 3, /* destinations: 10.77.0.2 on */
 };

@@ -47,6 +47,7 @@ enum row_id {
 	ROW_UNCOUNT,
 	ROW_HOT,
 	ROW_FLOOR,
+	ROW_DECIDE_RANDOM,
 	ROW_DELIVER,
 	ROW_OUTSIDE,
 	ROW_SSH,
@@ -89,6 +90,8 @@ static void list_stages(const struct world *world, struct row rows[N_ROWS])
 {
 	const struct bench_bpf *skel = world->skel;
 	struct ps_bench_job hot = job_v4(WORLD_FIRST, 1, 1 << SHIFT, 1, XDP_TX), pass = hot;
+	struct ps_bench_job random =
+		job_v4(WORLD_FIRST, world->n_addresses, 1 << SHIFT, 65536 - (1 << SHIFT), XDP_PASS);
 
 	pass.action = XDP_PASS;
 	rows[ROW_NOOP] = (struct row){"no-op", world, skel->progs.run_noop, pass, -1};
@@ -100,6 +103,8 @@ static void list_stages(const struct world *world, struct row rows[N_ROWS])
 				     skel->progs.run_full, hot, PS_REASON_TO_HOST};
 	rows[ROW_FLOOR] =
 		(struct row){"floor: parse, encapsulate", world, skel->progs.run_floor, hot, -1};
+	rows[ROW_DECIDE_RANDOM] = (struct row){"parse, look-up, 65536 at random", world,
+					       skel->progs.run_decide, random, -1};
 }
 
 static void list_others(const struct world *world, struct row rows[N_ROWS])

@@ -24,11 +24,12 @@
 
 enum {
 	PS_TICK_MS = 1000,
-	PS_USAGE_SHARE = 50, /* passes over the ledger take at most 1/50 of the time */
-	PS_THAW_TICKS = 5,   /* between releases of ports whose quarantine has ended */
-	PS_SWEEP_TICKS = 60, /* between removals of the ledger's empty pages */
-	PS_RETRY_MS = 5000,  /* between judgements of a plan that was refused */
-	PS_FRESH_MS = 5000,  /* how long a confirmed table may still give rejects */
+	PS_USAGE_SHARE = 50,  /* passes over the ledger take at most 1/50 of the time */
+	PS_THAW_TICKS = 5,    /* between releases of ports whose quarantine has ended */
+	PS_SWEEP_TICKS = 60,  /* between removals of the ledger's empty pages */
+	PS_REPAIR_TICKS = 60, /* between sweeps for ports in use by nobody */
+	PS_RETRY_MS = 5000,   /* between judgements of a plan that was refused */
+	PS_FRESH_MS = 5000,   /* how long a confirmed table may still give rejects */
 };
 
 #define PS_PIN_ROOT "/sys/fs/bpf/portslice"
@@ -98,8 +99,11 @@ struct ps_agent {
 	bool detached;             /* by the operator: follow nothing until `attach` */
 	bool tend_armed;
 	unsigned ticks;
-	uint64_t n_no_memory;  /* pages that could not be made, at the last tick */
-	uint64_t usage_due_ms; /* when to look again which slices are in use */
+	uint64_t n_no_memory;      /* pages that could not be made, at the last tick */
+	uint64_t n_leaks;          /* ports in use by nobody that were given back */
+	struct ps_repair repaired; /* the last sweep for such */
+	uint64_t repaired_ms;      /* when; 0: none yet */
+	uint64_t usage_due_ms;     /* when to look again which slices are in use */
 	bool ready_sent;
 };
 
@@ -139,6 +143,14 @@ void ps_agent_forget(struct ps_agent *agent);
 int ps_agent_tick(struct ps_agent *agent);
 /* Says hello to all hosts now: the digest in force, the slices in use. */
 int ps_agent_tell_peers(struct ps_agent *agent);
+
+/* ledger.c: what a tick does for the ledger of ports in use. */
+void ps_agent_tend_ledger(struct ps_agent *agent);
+/* Looks for ports in use by nobody and gives them back, with an event each.  -ENOENT: no hooks of ours
+ * stand; else as ps_egress_repair(). */
+int ps_agent_repair(struct ps_agent *agent, struct ps_repair *ret);
+/* For `status`: memory, fill, repairs; null: there is none. */
+json_t *ps_agent_ledger(const struct ps_agent *agent);
 
 /* control.c */
 int ps_control_open(struct ps_agent *agent, struct ps_control **ret);

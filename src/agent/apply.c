@@ -107,9 +107,15 @@ static int judge_own(struct ps_agent *agent, const struct ps_move *moves, size_t
 
 	if (!slices || !used)
 		return -ENOMEM;
+	if (!n)
+		return 0;
 	for (size_t i = 0; i < n; i++)
 		slices[i] = slice_of_move(&moves[i]);
 	r = ps_egress_usage(agent->pin_dir, slices, n, used);
+	if (r == -ESTALE)
+		return ps_say(
+			ret_why, r,
+			"slices would move while another version's hooks still hand out their ports: apply the plan before once more, then this one");
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	for (size_t i = 0; i < n; i++)
@@ -286,6 +292,7 @@ static int load_egress(struct ps_agent *agent, struct ps_active *active, char **
 
 	if (r < 0)
 		return r;
+	ps_compile_memory(active->plan->hosts[active->self].ledger_mib, &options);
 	return ps_egress_load(&config->config, &options, &active->egress, ret_why);
 }
 

@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "base/own.h"
+#include "egress/homes.h"
 
-enum { HEADERS_V4 = 40 }; /* IPv4 and TCP header without options, bytes */
+enum { HEADERS_V4 = 40 };  /* IPv4 and TCP header without options, bytes */
+enum { PAGES_A_WIDE = 8 }; /* of the ledger: narrow ones to each wide one */
 
 static struct ps_egress_slice slice_of(const struct ps_plan *plan, const struct ps_grant *grant)
 {
@@ -42,7 +44,9 @@ void ps_compile_egress_free(struct ps_compile_egress **egress)
 		return;
 	free((*egress)->slices);
 	free((*egress)->choices);
+	free((*egress)->cgroups);
 	free((*egress)->matches);
+	free((*egress)->homes);
 	free((*egress)->direct);
 	free((*egress)->shared);
 	free((*egress)->shared_shift);
@@ -67,21 +71,23 @@ static int make_room(struct ps_compile_egress *egress, const struct ps_plan *pla
 
 	egress->slices = calloc(plan->n_grants + 1, sizeof(*egress->slices));
 	egress->choices = calloc(plan->n_classes + 1, sizeof(*egress->choices));
-	egress->matches = calloc(2 * plan->n_classes + 1, sizeof(*egress->matches));
+	egress->cgroups = calloc(2 * plan->n_classes + 1, sizeof(*egress->cgroups));
+	egress->matches = calloc(plan->n_classes + 1, sizeof(*egress->matches));
+	egress->homes = calloc(2 * plan->n_pools + 1, sizeof(*egress->homes));
 	egress->direct =
 		calloc(plan->n_direct + plan->n_hosts + plan->n_sites + 1, sizeof(*egress->direct));
 	egress->shared = calloc(n_blocks + 1, sizeof(*egress->shared));
 	egress->shared_shift = calloc(n_blocks + 1, sizeof(*egress->shared_shift));
 	egress->services = calloc(plan->n_services + 1, sizeof(*egress->services));
-	if (!egress->slices || !egress->choices || !egress->matches || !egress->direct ||
-	    !egress->shared || !egress->shared_shift || !egress->services)
+	if (!egress->slices || !egress->choices || !egress->cgroups || !egress->matches ||
+	    !egress->homes || !egress->direct || !egress->shared || !egress->shared_shift ||
+	    !egress->services)
 		return -ENOMEM;
 	return 0;
 }
 
 int ps_compile_class_pool(const struct ps_plan *plan, unsigned class, unsigned self, bool is_v4)
 {
-	const struct ps_tags *wanted = &plan->classes[class].tags;
 	unsigned best = (unsigned)plan->n_pools;
 
 	for (size_t i = 0; i < plan->n_grants; i++) {
@@ -89,7 +95,7 @@ int ps_compile_class_pool(const struct ps_plan *plan, unsigned class, unsigned s
 
 		if (grant->host == self && grant->pool < best &&
 		    ps_ip_is_v4(&grant->address) == is_v4 &&
-		    ps_tags_cover(&plan->pools[grant->pool].tags, wanted))
+		    ps_plan_class_takes(plan, class, grant))
 			best = grant->pool;
 	}
 	return best < plan->n_pools ? (int)best : PS_PLAN_NONE;
@@ -99,7 +105,8 @@ int ps_compile_class_pool(const struct ps_plan *plan, unsigned class, unsigned s
 static struct ps_choice add_slices(struct ps_compile_egress *egress, const struct ps_plan *plan,
 				   unsigned self, unsigned pool, bool is_v4)
 {
-	size_t first = egress->config.n_slices;
+	size_t first = egress->config.n_slices, n;
+	struct ps_choice choice = {.first = (uint32_t)first};
 
 	for (size_t i = 0; i < plan->n_grants; i++) {
 		const struct ps_grant *grant = &plan->grants[i];
@@ -108,7 +115,11 @@ static struct ps_choice add_slices(struct ps_compile_egress *egress, const struc
 		    ps_ip_is_v4(&grant->address) == is_v4)
 			egress->slices[egress->config.n_slices++] = slice_of(plan, grant);
 	}
-	return (struct ps_choice){(uint32_t)first, (uint32_t)(egress->config.n_slices - first)};
+	n = egress->config.n_slices - first;
+	choice.n = (uint32_t)n;
+	if (ps_homes_fill(egress->slices + first, n, &egress->homes[egress->config.n_homes]))
+		choice.homes = (uint32_t)++egress->config.n_homes;
+	return choice;
 }
 
 /* Slices sorted by pool and family, so that each class's choice is a run for each family. */
@@ -133,27 +144,6 @@ static int fill_choices(struct ps_compile_egress *egress, const struct ps_plan *
 	}
 	egress->config.n_choices = plan->n_classes;
 	return 0;
-}
-
-static void fill_matches(struct ps_compile_egress *egress, const struct ps_plan *plan,
-			 const struct ps_compile_cgroup *own, const struct ps_compile_cgroup *named)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < plan->n_classes; i++) {
-		const struct ps_class *class = &plan->classes[i];
-
-		if (own[i].id)
-			egress->matches[n++] = (struct ps_egress_match){
-				.cgroup = own[i].id, .level = own[i].level, .class = (unsigned)i};
-		if (class->cgroup ? named[i].id != 0 : class->has_mark)
-			egress->matches[n++] = (struct ps_egress_match){.cgroup = named[i].id,
-									.level = named[i].level,
-									.has_mark = class->has_mark,
-									.mark = class->mark,
-									.class = (unsigned)i};
-	}
-	egress->config.n_matches = n;
 }
 
 /* The hosts and edges themselves are never reached through a shared address. */
@@ -211,15 +201,18 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 
 	if (r == 0)
 		r = fill_choices(egress, plan, self);
+	if (r == 0)
+		r = ps_compile_matches(egress, plan, own, named);
 	if (r < 0)
 		return r;
-	fill_matches(egress, plan, own, named);
 	fill_direct(egress, plan);
 	fill_shared(egress, plan);
 	fill_services(egress, plan, self);
 	egress->config.slices = egress->slices;
 	egress->config.choices = egress->choices;
+	egress->config.cgroups = egress->cgroups;
 	egress->config.matches = egress->matches;
+	egress->config.homes = egress->homes;
 	egress->config.direct = egress->direct;
 	egress->config.shared = egress->shared;
 	egress->config.shared_shift = egress->shared_shift;
@@ -228,4 +221,27 @@ int ps_compile_egress_new(const struct ps_plan *plan, unsigned self,
 		(uint16_t)(plan->hosts[self].mtu - ps_plan_outer_len(plan) - HEADERS_V4);
 	*ret = ps_move(egress);
 	return 0;
+}
+
+/* What a preallocated hash takes, bytes: 48 an element beside key and value, and 16 a bucket, of which
+ * there is a power of two (kernel/bpf/hashtab.c, Linux 6.1 and 6.18). */
+static uint64_t hash_len(uint64_t n, size_t value_len)
+{
+	uint64_t n_buckets = 1;
+
+	while (n_buckets < n)
+		n_buckets *= 2;
+	return n * (48 + sizeof(struct ps_page_key) + value_len) + n_buckets * 16;
+}
+
+void ps_compile_memory(unsigned mib, struct ps_egress_options *options)
+{
+	uint64_t len = (uint64_t)mib << 20, n = len / sizeof(struct ps_wide_page);
+
+	while (hash_len(n * PAGES_A_WIDE, sizeof(struct ps_narrow_page)) +
+		       hash_len(n, sizeof(struct ps_wide_page)) >
+	       len)
+		n--;
+	options->n_wide_pages = (uint32_t)n;
+	options->n_pages = (uint32_t)n * PAGES_A_WIDE;
 }

@@ -190,6 +190,23 @@ static void verb_class(struct client *client, const json_t *request)
 	answer(client, "ok", json_string(path ? path : ""));
 }
 
+static void verb_sweep(struct client *client, const json_t *request)
+{
+	struct ps_repair repair;
+	int r = ps_agent_repair(client->control->agent, &repair);
+
+	(void)request;
+	if (r < 0)
+		answer(client, "error",
+		       json_string(r == -ENOENT ? "no hooks of this daemon are in place"
+						: strerror(-r)));
+	else
+		answer(client, "ok",
+		       json_pack("{s:I, s:I, s:I}", "claims", (json_int_t)repair.n_claims, "freed",
+				 (json_int_t)repair.n_freed, "unsent",
+				 (json_int_t)repair.n_unsent));
+}
+
 static void verb_detach(struct client *client, const json_t *request)
 {
 	struct ps_agent *agent = client->control->agent;
@@ -231,7 +248,7 @@ static const struct {
 	{"counters", verb_counters, false}, {"usage", verb_usage, false},
 	{"events", verb_events, false},     {"judge", verb_judge, false},
 	{"class", verb_class, false},       {"detach", verb_detach, true},
-	{"attach", verb_attach, true},
+	{"attach", verb_attach, true},      {"sweep", verb_sweep, true},
 };
 
 static void serve(struct client *client, const char *line, size_t len)

@@ -110,6 +110,10 @@ static const char *advice_for(enum ps_egress_reason reason)
 		return "run the program in a class (portslice run), and bind within this host's slices";
 	case PS_EGRESS_REFUSED_UNCONNECTED:
 		return "connect the socket before sending, or list the destination under `direct`";
+	case PS_EGRESS_REFUSED_RAW:
+		return "run the program outside of every class, or let it use TCP, connected UDP or a connected ping socket";
+	case PS_EGRESS_REFUSED_PING:
+		return "connect the ping socket before sending, or list the destination under `direct`";
 	case PS_EGRESS_REFUSED_V4:
 		return "use IPv6, give the class's tags to a pool with IPv4 addresses, or list the destination under `direct`";
 	case PS_EGRESS_GUARD_NEIGHBOUR:
@@ -121,7 +125,7 @@ static const char *advice_for(enum ps_egress_reason reason)
 	}
 }
 
-static const char *protocol_name(uint8_t protocol)
+const char *ps_protocol_name(uint8_t protocol)
 {
 	switch (protocol) {
 	case IPPROTO_TCP:
@@ -188,10 +192,10 @@ void ps_events_add_egress(struct ps_events *events, const struct ps_plan *plan, 
 	more = json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "host",
 			 plan->hosts[self].name, "program", comm, "pid", (int)record->pid, "cgroup",
 			 (json_int_t)record->cgroup, "class", class, "pool", pool, "source", source,
-			 "destination", destination, "protocol", protocol_name(record->protocol),
+			 "destination", destination, "protocol", ps_protocol_name(record->protocol),
 			 "suppressed", (int)record->suppressed, "advice", advice);
 	ps_events_add(events, ps_egress_reason_label(record->reason), more,
 		      "%s (pid %u) %s to %s, class %s, pool %s: %s; %s", *comm ? comm : "kernel",
-		      record->pid, protocol_name(record->protocol), destination, class, pool,
+		      record->pid, ps_protocol_name(record->protocol), destination, class, pool,
 		      ps_egress_reason_text(record->reason), advice);
 }

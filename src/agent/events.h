@@ -27,6 +27,8 @@ void ps_events_add(struct ps_events *events, const char *kind, json_t *more, con
 /* Adds a record of the hooks or the guard, with names from the plan. */
 void ps_events_add_egress(struct ps_events *events, const struct ps_plan *plan, unsigned self,
 			  const struct ps_egress_event *record);
+/* "tcp", "icmp6", "other". */
+const char *ps_protocol_name(uint8_t protocol);
 /* Oldest first; a borrowed array. */
 const json_t *ps_events_recent(const struct ps_events *events);
 

@@ -42,9 +42,8 @@ static int on_store(sd_event_source *source, int fd, uint32_t mask, void *arg)
 	struct ps_agent *agent = arg;
 
 	(void)source, (void)fd, (void)mask;
-	if (agent->store)
-		ps_store_watch_clear(agent->store);
-	ps_agent_follow(agent);
+	if (!agent->store || ps_store_watch_clear(agent->store))
+		ps_agent_follow(agent);
 	return 0;
 }
 
@@ -206,7 +205,8 @@ static int read_store(struct ps_agent *agent, bool again)
 	if (r < 0) {
 		ps_store_error_text(r, agent->options.store_url, &text);
 		set_trouble(agent, text ? text : strdup(strerror(-r)));
-		close_store(agent); /* opened anew at the next tick, maybe another file */
+		if (r != -EHOSTUNREACH) /* etcd's handle knows best whom to ask next, and when */
+			close_store(agent); /* opened anew at the next tick, maybe another file */
 		return r;
 	}
 	set_trouble(agent, NULL);
@@ -304,21 +304,6 @@ int ps_agent_tell_peers(struct ps_agent *agent)
 	return r;
 }
 
-/* Without it ports would stay in quarantine, and the ledger fill with empty pages. */
-static void sweep(struct ps_agent *agent)
-{
-	uint64_t n, counters[PS_EGRESS_MAX] = {0};
-	bool is_urgent;
-
-	(void)ps_egress_counters(agent->pin_dir, counters);
-	is_urgent = counters[PS_EGRESS_NO_MEMORY] != agent->n_no_memory;
-	agent->n_no_memory = counters[PS_EGRESS_NO_MEMORY];
-	if (agent->ticks % PS_THAW_TICKS == 0)
-		(void)ps_egress_thaw(agent->active->egress, &n);
-	if (is_urgent || agent->ticks % PS_SWEEP_TICKS == 0)
-		(void)ps_egress_sweep(agent->active->egress, is_urgent, &n);
-}
-
 static void tick_active(struct ps_agent *agent)
 {
 	int r;
@@ -338,7 +323,7 @@ static void tick_active(struct ps_agent *agent)
 	} else if (ps_handover_due(agent)) {
 		ps_agent_renew(agent);
 	}
-	sweep(agent);
+	ps_agent_tend_ledger(agent);
 	(void)ps_mtus_expire(agent->mtus, agent->active->dispatch, ps_agent_now_ms());
 	ps_agent_tend(agent);
 }

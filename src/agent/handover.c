@@ -169,6 +169,7 @@ static int attach_draining(struct ps_agent *agent, const struct ps_plan *plan,
 					    .cgroup_path = agent->options.cgroup_root};
 	int r = ps_compile_egress_new(plan, active->self, active->own, active->named, &config);
 
+	ps_compile_memory(active->plan->hosts[active->self].ledger_mib, &options);
 	if (r == 0)
 		r = ps_egress_load(&config->config, &options, ret, ret_why);
 	return r < 0 ? r : ps_egress_attach(*ret, ret_why);

@@ -6,6 +6,8 @@
  *   guard        a new slice must pass it before a hook can hand it out
  *   dispatcher   what arrives for a shared address is judged before the stack can see it
  *   hooks        programs start to use the slices
+ *                (when they take over from a version with other maps, before the dispatcher: it asks
+ *                the record of ports in use, which is empty until then)
  *   routes       last: only now does the stack accept shared addresses at all
  *
  * Taking a plan off runs the other way round.  All of it is idempotent, so tending (after a network
@@ -21,13 +23,12 @@
 #include "agent/log.h"
 #include "base/own.h"
 
-static const char own_cgroups[] = "portslice"; /* below the agent's cgroup root */
-
 char *ps_agent_class_cgroup(const struct ps_agent *agent, const char *class_name)
 {
 	char *path = NULL;
 
-	if (asprintf(&path, "%s/%s/%s", agent->options.cgroup_root, own_cgroups, class_name) < 0)
+	if (asprintf(&path, "%s/%s/%s", agent->options.cgroup_root, PS_COMPILE_CGROUPS,
+		     class_name) < 0)
 		return NULL;
 	return path;
 }
@@ -74,9 +75,9 @@ static int find_class(struct ps_agent *agent, struct ps_active *active, size_t c
 	ps_auto_mem char *named = NULL;
 	int r = own ? find_cgroup(agent, own, &active->own[class], ret_why) : -ENOMEM;
 
-	if (r < 0 || !wanted->cgroup)
+	if (r < 0 || !wanted->match.cgroup)
 		return r;
-	if (asprintf(&named, "%s%s", agent->options.cgroup_root, wanted->cgroup) < 0)
+	if (asprintf(&named, "%s%s", agent->options.cgroup_root, wanted->match.cgroup) < 0)
 		return -ENOMEM;
 	return find_cgroup(agent, named, &active->named[class], ret_why);
 }
@@ -113,8 +114,8 @@ bool ps_agent_cgroups_moved(const struct ps_agent *agent)
 
 		if (own && moved(own, &active->own[i]))
 			return true;
-		if (!class->cgroup ||
-		    asprintf(&named, "%s%s", agent->options.cgroup_root, class->cgroup) < 0)
+		if (!class->match.cgroup ||
+		    asprintf(&named, "%s%s", agent->options.cgroup_root, class->match.cgroup) < 0)
 			continue;
 		if (moved(named, &active->named[i]))
 			return true;
@@ -371,6 +372,8 @@ int ps_agent_stand(struct ps_agent *agent, struct ps_active *active, char **ret_
 		r = ps_hops_refresh(agent->net, active->plan, active->self, active->dispatch);
 	if (r >= 0)
 		r = listen_to_hints(agent, active);
+	if (r >= 0 && ps_egress_takes_over(active->egress))
+		r = stand_hooks(agent, active, ret_why);
 	if (r >= 0)
 		r = stand_dispatcher(agent, active, ret_why);
 	if (r >= 0)

@@ -135,6 +135,7 @@ json_t *ps_agent_status(struct ps_agent *agent)
 		json_object_set_new(status, "incarnation",
 				    json_integer((json_int_t)agent->incarnation));
 		json_object_set_new(status, "learned_mtus", learned_mtus(agent));
+		json_object_set_new(status, "ledger", ps_agent_ledger(agent));
 	}
 	return status;
 }

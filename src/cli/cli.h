@@ -37,7 +37,8 @@ struct ps_verb {
 
 /* One array for each file of verbs; the last element has no name. */
 extern const struct ps_verb ps_verbs_plan[], ps_verbs_apply[], ps_verbs_show[], ps_verbs_who[],
-	ps_verbs_trace[], ps_verbs_run[], ps_verbs_exhaust[], ps_verbs_daemon[], ps_verbs_lab[];
+	ps_verbs_trace[], ps_verbs_run[], ps_verbs_explain[], ps_verbs_exhaust[], ps_verbs_daemon[],
+	ps_verbs_lab[];
 
 /* Says "portslice: ..." on standard error and gives `code` back. */
 int ps_cli_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -65,6 +66,26 @@ int ps_cli_open_store(const struct ps_cli *cli, struct ps_store **ret);
 /* "198.51.100.7:2048" or "[2001:db8::7]:2048": gives enum ps_exit. */
 int ps_cli_parse_endpoint(const char *text, struct ps_ip *ret_ip, uint16_t *ret_port);
 
+int ps_cli_parse_mark(const char *text, uint32_t *ret);
+/* This host's index in the plan in force, as the daemon says, and where its hooks stand; the caller
+ * frees *ret_cgroup_root, which may be NULL: not asked for. */
+int ps_cli_self(const struct ps_cli *cli, const struct ps_plan *plan, unsigned *ret_host,
+		char **ret_cgroup_root);
+
+/* process.c: what the hooks would see of a running program. */
+struct ps_process {
+	unsigned pid;
+	uint32_t uid;       /* real */
+	uint64_t cgroup_id; /* 0: its folder cannot be seen from here */
+	char *cgroup;       /* below the hooks' root, "" for that itself; NULL: outside */
+	char *folder;       /* of the cgroup, absolute */
+	char name[16];
+	bool is_elsewhere; /* in a network namespace that is not this command's */
+};
+/* root: the hooks' cgroup folder.  Gives enum ps_exit. */
+int ps_cli_process(unsigned pid, const char *root, struct ps_process *ret);
+void ps_cli_process_clear(struct ps_process *process);
+
 /* table.c: an array of flat objects as JSON, or as a table of the named columns. */
 struct ps_column {
 	const char *key, *title;
@@ -74,6 +95,9 @@ int ps_cli_print_rows(const struct ps_cli *cli, json_t *rows, const struct ps_co
 		      size_t n_columns);
 /* Takes over the reference. */
 int ps_cli_print_json(json_t *value);
+
+/* show-claims.c: the verb `show claims`. */
+int ps_cli_show_claims(const struct ps_cli *cli, int argc, char **argv);
 
 /* plane.c: the port plane, addresses by slices, coloured by owner. */
 void ps_cli_draw_plane(const struct ps_plan *plan, bool colour, FILE *out);

@@ -4,6 +4,16 @@
 
 #include "base/own.h"
 #include "cli/cli.h"
+#include "cli/firewall.h"
+
+/* What others on this host do to packets from the addresses of the plan in force. */
+static void add_findings(const struct ps_cli *cli, json_t *status)
+{
+	ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
+
+	if (json_object_get(status, "digest") && ps_cli_plan(cli, NULL, &plan) == PS_EXIT_DONE)
+		json_object_set_new(status, "masquerade", ps_cli_firewall_findings(plan));
+}
 
 static int run_status(const struct ps_cli *cli, int argc, char **argv)
 {
@@ -17,6 +27,7 @@ static int run_status(const struct ps_cli *cli, int argc, char **argv)
 	r = ps_cli_ask_status(cli, &status);
 	if (r != PS_EXIT_DONE)
 		return r;
+	add_findings(cli, status);
 	if (cli->json)
 		return ps_cli_print_json(status);
 	json_object_foreach(status, key, value)
@@ -89,6 +100,32 @@ static int run_events(const struct ps_cli *cli, int argc, char **argv)
 	return stream_events(cli, fd);
 }
 
+/* Leaks are findings: the exit code says so. */
+static int run_sweep(const struct ps_cli *cli, int argc, char **argv)
+{
+	json_t *reply = NULL;
+	long long claims, freed, unsent;
+	int r;
+
+	(void)argv;
+	if (argc > 1)
+		return ps_cli_fail(PS_EXIT_USE, "expected no argument");
+	r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "sweep"), &reply);
+	if (r != PS_EXIT_DONE)
+		return r;
+	claims = json_integer_value(json_object_get(reply, "claims"));
+	freed = json_integer_value(json_object_get(reply, "freed"));
+	unsent = json_integer_value(json_object_get(reply, "unsent"));
+	if (cli->json)
+		(void)ps_cli_print_json(json_incref(reply));
+	else
+		printf("%lld ports in use; by no socket, given back: %lld; by sockets whose connect() "
+		       "failed before it sent, until they close: %lld\n",
+		       claims, freed, unsent);
+	json_decref(reply);
+	return freed ? PS_EXIT_FINDINGS : PS_EXIT_DONE;
+}
+
 static int run_attach(const struct ps_cli *cli, int argc, char **argv)
 {
 	json_t *reply = NULL;
@@ -150,6 +187,9 @@ static int run_detach(const struct ps_cli *cli, int argc, char **argv)
 const struct ps_verb ps_verbs_daemon[] = {
 	{NULL, "status", "", "Show what the daemon does, follows and misses", NULL, run_status},
 	{NULL, "events", "[-f]", "Show what happened; -f goes on as it happens", NULL, run_events},
+	{NULL, "sweep", "", "Look for ports in use by no socket now, and give them back",
+	 "The daemon does so once a minute. Exit code 3: there were some; `events` names them.\n",
+	 run_sweep},
 	{NULL, "attach", "", "Put the plan of the store in force again after `detach`", NULL,
 	 run_attach},
 	{NULL, "detach", "", "Take programs, routes and settings off this host",

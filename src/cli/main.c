@@ -18,9 +18,9 @@
 #include "base/own.h"
 #include "cli/cli.h"
 
-static const struct ps_verb *const groups[] = {ps_verbs_plan,    ps_verbs_apply,  ps_verbs_show,
-					       ps_verbs_who,     ps_verbs_trace,  ps_verbs_run,
-					       ps_verbs_exhaust, ps_verbs_daemon, ps_verbs_lab};
+static const struct ps_verb *const groups[] = {
+	ps_verbs_plan, ps_verbs_apply,   ps_verbs_show,    ps_verbs_who,    ps_verbs_trace,
+	ps_verbs_run,  ps_verbs_explain, ps_verbs_exhaust, ps_verbs_daemon, ps_verbs_lab};
 
 static const char shared_help[] =
 	"Options of all verbs:\n"

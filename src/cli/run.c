@@ -20,16 +20,10 @@ static void clear_wish(struct wish *wish)
 	free(wish->tags.items);
 }
 
-static int parse_mark(const char *text, struct wish *wish)
+static int take_mark(const char *text, struct wish *wish)
 {
-	char *end;
-	unsigned long mark = strtoul(text, &end, 0);
-
-	if (*end || end == text || mark > UINT32_MAX)
-		return ps_cli_fail(PS_EXIT_USE, "`%s` is not a socket mark", text);
-	wish->mark = (uint32_t)mark;
 	wish->has_mark = true;
-	return PS_EXIT_DONE;
+	return ps_cli_parse_mark(text, &wish->mark);
 }
 
 static int parse_wish(int argc, char **argv, struct wish *wish)
@@ -46,7 +40,7 @@ static int parse_wish(int argc, char **argv, struct wish *wish)
 		if (option == 't')
 			r = ps_cli_parse_tag(optarg, &wish->tags);
 		else if (option == 'm')
-			r = parse_mark(optarg, wish);
+			r = take_mark(optarg, wish);
 		else if (option == 'c')
 			wish->name = optarg;
 		else
@@ -65,7 +59,7 @@ static bool suits(const struct ps_plan *plan, unsigned class, unsigned host,
 
 	if (wish->name && strcmp(candidate->name, wish->name) != 0)
 		return false;
-	if (wish->has_mark && (!candidate->has_mark || candidate->mark != wish->mark))
+	if (wish->has_mark && (!candidate->match.has_mark || candidate->match.mark != wish->mark))
 		return false;
 	return pool != PS_PLAN_NONE && ps_tags_cover(&plan->pools[pool].tags, &wish->tags);
 }
@@ -78,28 +72,13 @@ static int say_classes(const struct ps_plan *plan, unsigned host)
 		const struct ps_tags *tags = pool == PS_PLAN_NONE ? NULL : &plan->pools[pool].tags;
 
 		fprintf(stderr, "  class %s", plan->classes[i].name);
-		if (plan->classes[i].has_mark)
-			fprintf(stderr, ", mark %u", plan->classes[i].mark);
+		if (plan->classes[i].match.has_mark)
+			fprintf(stderr, ", mark %u", plan->classes[i].match.mark);
 		for (size_t j = 0; tags && j < tags->n; j++)
 			fprintf(stderr, ", %s=%s", tags->items[j].key, tags->items[j].value);
 		fputs(tags ? "\n" : ", no slice here\n", stderr);
 	}
 	return PS_EXIT_USE;
-}
-
-static int own_index(const struct ps_cli *cli, const struct ps_plan *plan, unsigned *ret)
-{
-	json_t *status = NULL;
-	int host, r = ps_cli_ask_status(cli, &status);
-
-	if (r != PS_EXIT_DONE)
-		return r;
-	host = ps_plan_find_host(plan, json_string_value(json_object_get(status, "host")));
-	json_decref(status);
-	if (host == PS_PLAN_NONE)
-		return ps_cli_fail(PS_EXIT_REFUSED, "this host is not in the plan in force");
-	*ret = (unsigned)host;
-	return PS_EXIT_DONE;
 }
 
 static int choose_class(const struct ps_cli *cli, const struct wish *wish, char **ret_name)
@@ -109,7 +88,7 @@ static int choose_class(const struct ps_cli *cli, const struct wish *wish, char 
 	int r = ps_cli_plan(cli, NULL, &plan);
 
 	if (r == PS_EXIT_DONE)
-		r = own_index(cli, plan, &host);
+		r = ps_cli_self(cli, plan, &host, NULL);
 	if (r != PS_EXIT_DONE)
 		return r;
 	for (unsigned i = 0; i < plan->n_classes; i++) {

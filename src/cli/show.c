@@ -145,7 +145,8 @@ static int show_pools(const struct ps_cli *cli, int argc, char **argv)
 static int show_classes(const struct ps_cli *cli, int argc, char **argv)
 {
 	static const struct ps_column columns[] = {
-		{"class", "CLASS"}, {"cgroup", "CGROUP"}, {"mark", "MARK"}, {"tags", "TAGS"}};
+		{"class", "CLASS"}, {"cgroup", "CGROUP"}, {"mark", "MARK"}, {"uid", "UID"},
+		{"from", "FROM"},   {"to", "TO"},         {"tags", "TAGS"}};
 	ps_auto(ps_plan_free) struct ps_plan *plan = NULL;
 	json_t *rows = json_array();
 	int r = plan_for(cli, argc, argv, &plan);
@@ -153,11 +154,11 @@ static int show_classes(const struct ps_cli *cli, int argc, char **argv)
 	for (size_t i = 0; r == PS_EXIT_DONE && i < plan->n_classes; i++) {
 		const struct ps_class *class = &plan->classes[i];
 
-		json_array_append_new(
-			rows, json_pack("{s:s, s:s?, s:o, s:o}", "class", class->name, "cgroup",
-					class->cgroup, "mark",
-					class->has_mark ? json_integer(class->mark) : json_null(),
-					"tags", tags_text(&class->tags)));
+		json_t *row = ps_match_json(&class->match);
+
+		json_object_set_new(row, "class", json_string(class->name));
+		json_object_set_new(row, "tags", tags_text(&class->tags));
+		json_array_append_new(rows, row);
 	}
 	return r == PS_EXIT_DONE ? ps_cli_print_rows(cli, rows, columns, PS_N_ELEMENTS(columns))
 				 : r;
@@ -287,6 +288,10 @@ const struct ps_verb ps_verbs_show[] = {
 	 show_uplinks},
 	{"show", "slices", "", "List this host's slices and how many ports are in use", NULL,
 	 show_slices},
+	{"show", "claims", "", "List every port in use: by whose address, towards whom",
+	 "Read from the kernel, with or without a running daemon. STATE is `held`, or `quarantine`:\n"
+	 "kept for a TIME_WAIT. PEER is empty where a socket holds the port towards everybody.\n",
+	 ps_cli_show_claims},
 	{"show", "counters", "[all]", "Count packets and calls by what was done, and why", NULL,
 	 show_counters},
 	{"show", "plane", "[FILE]", "Draw the port plane: addresses by slices, by owner",

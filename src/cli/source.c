@@ -149,3 +149,39 @@ int ps_cli_parse_tag(char *text, struct ps_tags *tags)
 	tags->items = items;
 	return PS_EXIT_DONE;
 }
+
+int ps_cli_parse_mark(const char *text, uint32_t *ret)
+{
+	char *end;
+	unsigned long mark = strtoul(text, &end, 0);
+
+	if (*end || end == text || mark > UINT32_MAX)
+		return ps_cli_fail(PS_EXIT_USE, "`%s` is not a socket mark", text);
+	*ret = (uint32_t)mark;
+	return PS_EXIT_DONE;
+}
+
+int ps_cli_self(const struct ps_cli *cli, const struct ps_plan *plan, unsigned *ret_host,
+		char **ret_cgroup_root)
+{
+	json_t *status = NULL;
+	char *root = NULL;
+	int host, r = ps_cli_ask(cli, json_pack("{s:s}", "verb", "status"), &status);
+
+	if (r != PS_EXIT_DONE)
+		return r;
+	host = ps_plan_find_host(plan, json_string_value(json_object_get(status, "host")));
+	if (ret_cgroup_root)
+		root = strdup(json_string_value(json_object_get(status, "cgroup_root")));
+	json_decref(status);
+	if (host == PS_PLAN_NONE || (ret_cgroup_root && !root)) {
+		free(root);
+		return ps_cli_fail(PS_EXIT_REFUSED,
+				   host == PS_PLAN_NONE ? "this host is not in the plan in force"
+							: "out of memory");
+	}
+	*ret_host = (unsigned)host;
+	if (ret_cgroup_root)
+		*ret_cgroup_root = root;
+	return PS_EXIT_DONE;
+}

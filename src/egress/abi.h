@@ -16,6 +16,9 @@ enum {
 	PS_PAGES_MAX = 1 << 17,       /* narrow: destinations with a port in use; 25 MB */
 	PS_WIDE_PAGES_MAX = 1 << 14,  /* of destinations with more than 256; 7 MB */
 	PS_QUARANTINE_MAX = 1 << 18,  /* memory as they come */
+	PS_USES_MAX = 1 << 16,        /* memory as they come */
+	PS_EXCLUSIVE_MAX = 256,       /* ports of the exclusive block */
+	PS_SUSPECTS_MAX = 1 << 16,    /* claims that a repair examines at once; while it runs */
 	PS_COMM_LEN = 16,             /* TASK_COMM_LEN, NUL included */
 	PS_CLASS_NONE = 0xffff,       /* in events: of no class */
 };
@@ -38,6 +41,8 @@ struct ps_service_value {
 	X(OUTSIDE, "outside", "program belongs to no class")                                     \
 	X(RELEASE, "release", "port given back")                                                 \
 	X(QUARANTINE, "quarantine", "port kept for its TIME_WAIT (no timestamps)")               \
+	X(LEAK, "leak", "port in use by nobody: given back by the sweep")                        \
+	X(SEED, "seed", "port of a socket older than the hooks")                                 \
 	X(WATERMARK_70, "watermark_70", "70 % of the ports towards this destination are in use") \
 	X(WATERMARK_90, "watermark_90", "90 % of the ports towards this destination are in use") \
 	X(WATERMARK_FULL, "watermark_full", "the last port towards this destination was given")  \
@@ -53,6 +58,9 @@ struct ps_service_value {
 	X(REFUSED_BIND, "refused_bind", "may not bind this shared address or port: EACCES")      \
 	X(REPLY, "reply", "unconnected UDP send to a direct destination, which may answer")      \
 	X(REFUSED_UNCONNECTED, "refused_unconnected", "unconnected UDP send: EDESTADDRREQ")      \
+	X(REFUSED_RAW, "refused_raw",                                                            \
+	  "raw socket, or of a protocol without ports of ours: EACCES")                          \
+	X(REFUSED_PING, "refused_ping", "ping without connect(): dropped (IPv4: ENOBUFS)")       \
 	X(REFUSED_V4, "refused_v4", "no shared IPv4 address for this class: ENETUNREACH")        \
 	X(REFUSED_V6, "refused_v6", "no shared IPv6 address for this class: ENETUNREACH")        \
 	X(REFUSED_KERNEL, "refused_kernel",                                                      \
@@ -77,8 +85,9 @@ struct ps_claim_key {
 	union ps_ip16 src, dst;
 	__be16 sport, dport;
 	__u8 protocol;
-	__u8 shift; /* of the slice of src and sport; 0 in map `services` */
-	__u8 pad[2];
+	__u8 shift;      /* of the slice of src and sport; 0 in map `services` */
+	__u8 is_counted; /* in map `uses`; 0 in map `services` */
+	__u8 pad;
 };
 _Static_assert(sizeof(struct ps_claim_key) == 40, "map key layout is ABI");
 
@@ -93,7 +102,32 @@ _Static_assert(sizeof(struct ps_grip) == 48, "part of layouts that are ABI");
 struct ps_quarantine {
 	__u64 free_after_ns; /* CLOCK_BOOTTIME */
 	__u64 gen;
+	__u32 is_counted; /* of the claim; in the key it is 0 */
+	__u32 pad;
 };
+
+/* Key of map `uses`. */
+struct ps_uses_key {
+	union ps_ip16 address;
+	__u8 block; /* port / PS_EXCLUSIVE_MAX */
+	__u8 protocol;
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct ps_uses_key) == 20, "map key layout is ABI");
+
+/* Value of map `uses`: how many peers each port of the block is claimed towards.  Exclusive ports
+ * count only. */
+struct ps_uses {
+	__u32 n[PS_EXCLUSIVE_MAX];
+};
+
+/* Value of map `suspects`, by ps_claim_id(): a claim of which a repair has not seen the holder yet. */
+struct ps_suspect {
+	struct ps_grip grip;
+	__u32 stood; /* the port was in use after this element was there */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct ps_suspect) == 56, "map value layout is ABI");
 
 /* Value of socket storage `sockets`: the one claim a socket has. */
 struct ps_held {
@@ -110,6 +144,13 @@ struct ps_lease {
 	__u32 state; /* enum ps_lease_state */
 	__u32 pad;
 	__u64 until_ns; /* CLOCK_BOOTTIME; 0: without end */
+};
+
+/* Element of map `turnover`: of the peers with one hash, the last for all (full.bpf.h). */
+enum { PS_TURNOVER_ANY = 1 << 12, PS_TURNOVER_MAX };
+struct ps_turnover {
+	__u64 n_given_back;
+	__u64 full_at; /* the latest stamp noted, 0: none */
 };
 
 /* What ps_sweep is run with. */
@@ -129,10 +170,32 @@ struct ps_replies {
 };
 _Static_assert(sizeof(struct ps_replies) == 392, "socket storage outlives a generation");
 
-/* Slices that serve a class, [first, first + n) in map `slices`.  n 0: none on this host. */
+/* Value of socket storage `pings`: who made this ping socket, a program of a class. */
+struct ps_ping {
+	__u64 cgroup;
+	__u32 pid;
+	char comm[PS_COMM_LEN];
+	__u8 pad[4];
+};
+_Static_assert(sizeof(struct ps_ping) == 32, "socket storage outlives a generation");
+
+/* Slices that serve a class, [first, first + n) in map `slices`, those of one address side by side.
+ * n 0: none on this host. */
 struct ps_choice {
 	__u32 first, n;
 	__u32 n_shared; /* their ports that are drawn towards peers; the loader sets it */
+	__u32 homes; /* 1 + the row of map `homes`; 0: there is one address, or nobody has a home */
+};
+
+/* The slices of one address within a choice, counted from its first: the home of some users. */
+struct ps_home {
+	__u16 offset, n;
+};
+
+/* Element of map `homes`: an address with equal standing for each user (choose.h). */
+enum { PS_HOME_BITS = 10, PS_HOME_ROWS = 1 << PS_HOME_BITS };
+struct ps_homes {
+	struct ps_home rows[PS_HOME_ROWS];
 };
 
 /* Value of map `choices` (by class): the destination's family decides which. */
@@ -151,12 +214,24 @@ struct ps_choice_slice {
 };
 _Static_assert(sizeof(struct ps_choice_slice) == 28, "map value layout is ABI");
 
-/* Key of map `classes` (value: __u32 class).  Tried in this order: (innermost cgroup, mark),
- * (0, mark), (innermost cgroup, 0 and no mark). */
-struct ps_class_key {
-	__u64 cgroup; /* cgroup id, 0: any */
-	__u32 mark;
-	__u32 has_mark;
+/* Element of map `class_sets`: classes, by bit. */
+enum { PS_CLASS_WORDS = PS_CLASSES_MAX / 64 };
+struct ps_class_set {
+	__u64 words[PS_CLASS_WORDS];
+};
+
+/* Value of map `cgroups` (by cgroup id): a cgroup that a class names, or in which `portslice run`
+ * starts programs. */
+struct ps_class_cgroup {
+	__u32 set; /* element of `class_sets`; holds for all below that have no entry of their own */
+	__u32 run; /* 0, or 1 + the class of whatever runs there */
+};
+
+/* The one element of map `uids`: where in `class_sets` the uids from first[i] to before first[i + 1]
+ * are, at set + i. */
+enum { PS_UID_STARTS_MAX = 4096 }; /* a power of two above 2 * PS_CLASSES_MAX + 1 */
+struct ps_uid_starts {
+	__u32 first[PS_UID_STARTS_MAX];
 };
 
 /* Key of map `owned` (value: __u32, its place in map `slices`): (address, port block) this host may
@@ -167,7 +242,8 @@ struct ps_owned_key {
 	__u16 pad;
 };
 
-/* Key of LPM map `places` (IPv4) and `places6`. */
+/* Key of LPM map `places` (IPv4), and of `places6`, `class_from`, `class_to` (value of those two:
+ * __u32, an element of `class_sets`). */
 struct ps_place_key {
 	__u32 n_bits;
 	__be32 address;

@@ -4,6 +4,7 @@
 #define PS_EGRESS_CALL_BPF_H
 
 #include "egress/claim.h"
+#include "egress/classes.h"
 #include "egress/kernel.bpf.h"
 
 enum {
@@ -15,6 +16,7 @@ enum {
 	SO_REUSEADDR = 2,
 	CURRENT_NETNS = -1, /* BPF_F_CURRENT_NETNS */
 	TCP_MAXSEG = 2,
+	TCP_BPF_SOCK_OPS_CB_FLAGS = 1008,
 	LOOPS_MAX = 1 << 23, /* BPF_MAX_LOOPS */
 	CGROUP_LEVELS = 32,
 	DENY = 0,
@@ -23,7 +25,12 @@ enum {
 
 const volatile __u64 netns_cookie;  /* of the loader's network namespace */
 const volatile __u32 cgroup_levels; /* bit n: a class names a cgroup n levels below the root */
+const volatile __u32 class_words;   /* of a set that have classes */
+const volatile __u32 n_uid_starts;  /* in map `uids`; 1: no class names a uid */
+const volatile __u32 first_uid_set; /* element of `class_sets` of the first of them */
 const volatile __u8 have_marks;     /* a class names a mark */
+const volatile __u8 have_from;      /* a class names a source */
+const volatile __u8 have_to;        /* a class names a destination */
 const volatile __u16 mss;
 const volatile __u64 fin_timeout_ns; /* how long the kernel waits in FIN_WAIT2 for the peer's FIN */
 
@@ -35,11 +42,55 @@ struct {
 } sockets SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PS_CLASS_KINDS);
+	__type(key, __u32);
+	__type(value, struct ps_class_set);
+} class_sets SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__type(key, struct ps_class_key);
+	__type(key, __u64);
+	__type(value, struct ps_class_cgroup);
+} cgroups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
 	__type(value, __u32);
-} classes SEC(".maps");
+} marks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ps_uid_starts);
+} uids SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct ps_place6_key);
+	__type(value, __u32);
+} class_from SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct ps_place6_key);
+	__type(value, __u32);
+} class_to SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct ps_homes);
+} homes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -63,47 +114,95 @@ struct {
 	__type(value, struct replies);
 } replies SEC(".maps");
 
-static __always_inline int class_find(__u64 cgroup, __u32 mark, __u32 has_mark)
+/* The innermost cgroup around the program that the classes know. */
+__noinline int class_cgroup(struct ps_class_cgroup *ret)
 {
-	struct ps_class_key key = {cgroup, mark, has_mark};
-	__u32 *class = bpf_map_lookup_elem(&classes, &key);
-
-	return class ? (int)*class : -ENOENT;
-}
-
-/* The class of the innermost cgroup that has one, with this mark or with none. */
-__noinline int class_of_cgroup(__u32 mark, __u32 has_mark)
-{
+	if (!ret)
+		return -EINVAL;
 	for (int level = CGROUP_LEVELS - 1; level > 0; level--) {
+		struct ps_class_cgroup *found;
 		__u64 cgroup;
-		int class;
 
 		if (!(cgroup_levels & 1u << level))
 			continue;
 		cgroup = bpf_get_current_ancestor_cgroup_id(level);
-		if (!cgroup)
+		found = cgroup ? bpf_map_lookup_elem(&cgroups, &cgroup) : NULL;
+		if (!found)
 			continue;
-		class = class_find(cgroup, mark, has_mark);
-		if (class >= 0)
-			return class;
+		*ret = *found;
+		return 0;
 	}
 	return -ENOENT;
 }
 
-static __always_inline int class_of(struct bpf_sock *sk)
+static __always_inline __u32 set_of_mark(__u32 mark)
 {
-	__u32 mark = sk->mark;
-	int class;
+	__u32 *set = have_marks ? bpf_map_lookup_elem(&marks, &mark) : NULL;
 
-	if (have_marks) {
-		class = class_of_cgroup(mark, 1);
-		if (class >= 0)
-			return class;
-		class = class_find(0, mark, 1);
-		if (class >= 0)
-			return class;
+	return set ? *set : PS_BY_MARK;
+}
+
+static __always_inline __u32 set_of_uid(void)
+{
+	const __u32 zero = 0;
+	struct ps_uid_starts *starts;
+
+	if (n_uid_starts < 2)
+		return PS_BY_UID;
+	starts = bpf_map_lookup_elem(&uids, &zero);
+	return starts ? first_uid_set + ps_uid_interval(starts, n_uid_starts,
+							(__u32)bpf_get_current_uid_gid())
+		      : PS_BY_UID;
+}
+
+static __always_inline __u32 set_of_ip(void *map, const union ps_ip16 *ip, __u32 other)
+{
+	struct ps_place6_key key = {128, *ip};
+	__u32 *set = ps_ip16_is_zero(ip) ? NULL : bpf_map_lookup_elem(map, &key);
+
+	return set ? *set : other;
+}
+
+/* The class of a call by the present program; source zero: it asked for none; destination zero: it
+ * is not known.  -ENOENT: none. */
+__noinline int class_of(__u32 mark, const union ps_ip16 *source, const union ps_ip16 *destination)
+{
+	struct ps_class_cgroup cgroup = {PS_BY_CGROUP, 0};
+	const struct ps_class_set *sets[PS_CLASS_KINDS];
+	__u32 at[PS_CLASS_KINDS];
+
+	if (!source || !destination)
+		return -EINVAL;
+	class_cgroup(&cgroup);
+	if (cgroup.run)
+		return (int)cgroup.run - 1;
+	at[PS_BY_CGROUP] = cgroup.set;
+	at[PS_BY_MARK] = set_of_mark(mark);
+	at[PS_BY_UID] = set_of_uid();
+	at[PS_BY_FROM] = have_from ? set_of_ip(&class_from, source, PS_BY_FROM) : PS_BY_FROM;
+	at[PS_BY_TO] = have_to ? set_of_ip(&class_to, destination, PS_BY_TO) : PS_BY_TO;
+	for (int i = 0; i < PS_CLASS_KINDS; i++) {
+		sets[i] = bpf_map_lookup_elem(&class_sets, &at[i]);
+		if (!sets[i])
+			return -ENOENT;
 	}
-	return class_of_cgroup(0, 0);
+	return ps_class_first(sets, class_words);
+}
+
+/* In a function of its own because the compiler would keep &sk->mark from class_of() on, which the
+ * verifier refuses. */
+static __attribute__((noinline)) __u32 user_row(struct bpf_sock *sk)
+{
+	return ps_home_row(sk->mark, bpf_get_current_cgroup_id(), (__u32)bpf_get_current_uid_gid());
+}
+
+/* The address of the choice that the user of this socket is given first. */
+static __always_inline struct ps_home home_of(struct bpf_sock *sk, const struct ps_choice *choice)
+{
+	__u32 row = choice->homes - 1;
+	struct ps_homes *of = choice->homes ? bpf_map_lookup_elem(&homes, &row) : NULL;
+
+	return of ? of->rows[user_row(sk) & (PS_HOME_ROWS - 1)] : (struct ps_home){0};
 }
 
 /* Counts, and tells user space whose call it was. */

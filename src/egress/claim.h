@@ -37,6 +37,7 @@ struct {
 /* A wish for any port of a choice. */
 struct ps_ask {
 	struct ps_page_ask page; /* grip.flow: in: dst, dport, protocol; out: all */
+	__u64 stamp; /* when the walk began (full.bpf.h); 0: its end is not to be noted */
 	struct ps_walk walk;
 	__u32 is_pinned; /* only slices of the address that flow.src names */
 	__u32 first;     /* of the choice, in map slices */
@@ -45,12 +46,13 @@ struct ps_ask {
 	int error;       /* what the walk ends with */
 };
 
-/* ask->page.grip.flow is set; its src may be zero: any address. */
-static __always_inline void ps_ask_start(struct ps_ask *ask, const struct ps_choice *choice)
+/* ask->page.grip.flow is set; its src may be zero: any address, the user's home first. */
+static __always_inline void ps_ask_start(struct ps_ask *ask, const struct ps_choice *choice,
+					 struct ps_home home)
 {
 	ask->is_pinned = !ps_ip16_is_zero(&ask->page.grip.flow.src);
 	ask->first = choice->first;
-	ask->walk = ps_walk_start(choice->n, ps_peer_hash(&ask->page.grip.flow));
+	ask->walk = ps_walk_start(choice->n, home, ps_peer_hash(&ask->page.grip.flow));
 	ask->page.how = PS_CLAIM_ANY;
 	ask->error = -EADDRNOTAVAIL;
 }
@@ -110,9 +112,11 @@ __noinline int ps_claim_step(struct ps_ask *ask)
 	ask->page.grip.flow.shift = slice->shift;
 	ps_place_nth(slice, &ask->page.grip.flow, ask->walk.page, &ask->page.place);
 	if (ask->page.how == PS_CLAIM_ANY)
-		ask->page.place.bit = bpf_get_prandom_u32() & (PS_WIDE_WORDS * 64 - 1);
+		ask->page.place.bit = ps_draw_nth(&ask->page.place.draw, bpf_get_prandom_u32());
 	r = ask->page.place.draw.n ? ps_page_claim(&ask->page) : PS_CLAIM_FULL;
 	if (r) {
+		if (r != PS_CLAIM_FULL)
+			ask->stamp = 0;
 		if (r == PS_CLAIM_SHORT)
 			ask->error = -ENOBUFS;
 		pass_page(ask, slice);
@@ -132,6 +136,7 @@ __noinline int ps_claim_pass(struct ps_ask *ask)
 	if (!ask)
 		return -EINVAL;
 	ps_claim_drop(&ask->page.grip);
+	ask->stamp = 0;
 	ask->n_unfit++;
 	if (ask->n_unfit > FRESH_STARTS) {
 		ask->page.place.bit++;
@@ -143,6 +148,20 @@ __noinline int ps_claim_pass(struct ps_ask *ask)
 		ask->page.place.bit = 0;
 	}
 	return 0;
+}
+
+/* Is it known how a walk would end? */
+static __always_inline int ps_ask_is_vain(struct ps_ask *ask)
+{
+	return !ask->is_pinned &&
+	       ps_full_known(&ask->page.grip.flow, ask->first, ask->walk.n_slices, &ask->stamp);
+}
+
+/* The walk met the end. */
+static __always_inline void ps_ask_note(struct ps_ask *ask)
+{
+	if (ask->stamp)
+		ps_full_note(&ask->page.grip.flow, ask->first, ask->walk.n_slices, ask->stamp);
 }
 
 /* After the walk: a grip that names no port, as before. */
@@ -163,6 +182,8 @@ __noinline int ps_slice_index(struct ps_claim_key *flow)
 
 	if (!flow)
 		return -EINVAL;
+	if (bpf_ntohs(flow->sport) < PS_WHOLE_UNUSABLE << PS_NARROW_SHIFT)
+		return -ENOENT;
 	key.address = flow->src;
 	place = place_find(&key.address);
 	if (!place || place->kind != PS_PLACE_SHARED)
@@ -180,10 +201,11 @@ __noinline int ps_claim_exactly(struct ps_page_ask *ask)
 {
 	struct ps_choice_slice *slice;
 	__u32 i, shift, base;
-	int r;
+	int r, is_peerless;
 
 	if (!ask)
 		return -EINVAL;
+	is_peerless = ps_ip16_is_zero(&ask->grip.flow.dst);
 	i = (__u32)ps_slice_index(&ask->grip.flow);
 	slice = bpf_map_lookup_elem(&slices, &i);
 	if (!slice)
@@ -194,14 +216,17 @@ __noinline int ps_claim_exactly(struct ps_page_ask *ask)
 	base = ps_slice_base(slice->first_port, shift);
 	if (shift > PS_NARROW_SHIFT)
 		base = ps_narrow_base(base, shift, ps_peer_hash(&ask->grip.flow));
-	ps_place_shape(slice, ps_ip16_is_zero(&ask->grip.flow.dst), base, &ask->place);
+	ps_place_shape(slice, is_peerless, base, &ask->place);
 	r = ps_page_claim(ask);
 	if (r)
 		return r == PS_CLAIM_SHORT ? -ENOBUFS : -EADDRINUSE;
-	if (lease_is_active(i))
-		return 0;
-	ps_claim_drop(&ask->grip);
-	return -EADDRNOTAVAIL;
+	if (!lease_is_active(i)) {
+		ps_claim_drop(&ask->grip);
+		return -EADDRNOTAVAIL;
+	}
+	if (!is_peerless && !ps_draw_has(&ask->place.draw, ask->place.bit))
+		ps_uses_begin(&ask->grip.flow);
+	return 0;
 }
 
 /* Gives a port back as from that time on. */
@@ -213,7 +238,9 @@ __noinline int ps_claim_quarantine(const struct ps_grip *grip, __u64 for_ns)
 	if (!grip)
 		return -EINVAL;
 	key = grip->flow;
+	key.is_counted = 0;
 	value.gen = grip->gen;
+	value.is_counted = grip->flow.is_counted;
 	if (bpf_map_update_elem(&quarantine, &key, &value, BPF_ANY))
 		return ps_claim_drop(grip); /* no room: the kernel still refuses the port */
 	return 0;

@@ -9,13 +9,6 @@
 #include "egress/inside.h"
 #include "egress/page.h"
 
-/* Never reached with a shared address, whatever the plan says: this host, loopback, link-local,
- * multicast, broadcast (RFC 6890, RFC 5771, RFC 4291). */
-static const char *const always_direct[] = {
-	"0.0.0.0/32", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
-	"::/128",     "::1/128",     "fe80::/10",      "ff00::/8",
-};
-
 /* Names slices that are there, all of the family. */
 static bool choice_is_sound(const struct ps_egress_config *config, const struct ps_choice *choice,
 			    bool is_v4)
@@ -40,13 +33,6 @@ static int check_choices(const struct ps_egress_config *config, char **ret_messa
 				      "class %zu names slices that are not there or of the "
 				      "other family",
 				      i);
-	}
-	for (size_t i = 0; i < config->n_matches; i++) {
-		if (config->matches[i].class >= config->n_choices || config->matches[i].level > 31)
-			return ps_say(ret_message, -EINVAL,
-				      "match %zu: class %u of %zu, cgroup level %u of 31", i,
-				      config->matches[i].class, config->n_choices,
-				      config->matches[i].level);
 	}
 	return 0;
 }
@@ -89,6 +75,8 @@ int ps_egress_check(const struct ps_egress_config *config, char **ret_message)
 				      i, slice->ports.first, slice->ports.count, slice->shift);
 	}
 	r = check_choices(config, ret_message);
+	if (!r)
+		r = ps_egress_check_classes(config, ret_message);
 	return r < 0 ? r : check_direct(config, ret_message);
 }
 
@@ -99,12 +87,17 @@ static int size_map(struct bpf_map *map, size_t n)
 
 int ps_egress_size_maps(struct ps_egress *egress, const struct ps_egress_config *config)
 {
-	size_t n_places = config->n_direct + config->n_shared + PS_N_ELEMENTS(always_direct);
+	size_t n_places = config->n_direct + config->n_shared + PS_ALWAYS_DIRECT;
 	const struct {
 		struct bpf_map *map;
 		size_t n;
 	} rows[] = {
-		{egress->hooks->maps.classes, config->n_matches},
+		{egress->hooks->maps.class_sets, egress->sets->n_sets},
+		{egress->hooks->maps.cgroups, config->n_cgroups},
+		{egress->hooks->maps.marks, egress->sets->n_marks},
+		{egress->hooks->maps.class_from, egress->sets->n_prefixes[0]},
+		{egress->hooks->maps.class_to, egress->sets->n_prefixes[1]},
+		{egress->hooks->maps.homes, config->n_homes},
 		{egress->hooks->maps.choices, config->n_choices},
 		{egress->hooks->maps.slices, config->n_slices},
 		{egress->hooks->maps.leases, config->n_slices},
@@ -226,22 +219,6 @@ static int fill_slices(struct ps_egress *egress, const struct ps_egress_config *
 	return r;
 }
 
-static int fill_classes(struct ps_egress *egress, const struct ps_egress_config *config)
-{
-	for (size_t i = 0; i < config->n_matches; i++) {
-		const struct ps_egress_match *match = &config->matches[i];
-		struct ps_class_key key = {match->cgroup, match->has_mark ? match->mark : 0,
-					   match->has_mark};
-		uint32_t class = match->class;
-		int r = bpf_map__update_elem(egress->hooks->maps.classes, &key, sizeof(key), &class,
-					     sizeof(class), BPF_ANY);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 static int add_place(struct ps_egress *egress, const struct ps_prefix *prefix, uint8_t kind,
 		     unsigned shift)
 {
@@ -261,8 +238,8 @@ static int fill_places(struct ps_egress *egress, const struct ps_egress_config *
 	struct ps_prefix prefix;
 	int r = 0;
 
-	for (size_t i = 0; !r && i < PS_N_ELEMENTS(always_direct); i++) {
-		r = ps_prefix_parse(always_direct[i], &prefix);
+	for (size_t i = 0; !r && i < PS_ALWAYS_DIRECT; i++) {
+		r = ps_prefix_parse(ps_always_direct[i], &prefix);
 		if (!r)
 			r = add_place(egress, &prefix, PS_PLACE_DIRECT, 0);
 	}
@@ -311,7 +288,7 @@ int ps_egress_fill_maps(struct ps_egress *egress, const struct ps_egress_config 
 	int r = fill_slices(egress, config);
 
 	if (!r)
-		r = fill_classes(egress, config);
+		r = ps_egress_fill_classes(egress, config);
 	if (!r)
 		r = fill_places(egress, config);
 	return r ? r : fill_services(egress, config);

@@ -38,24 +38,6 @@ static int read_netns_cookie(uint64_t *ret)
 	return 0;
 }
 
-static uint32_t level_mask(const struct ps_egress_config *config)
-{
-	uint32_t mask = 0;
-
-	for (size_t i = 0; i < config->n_matches; i++)
-		mask |= config->matches[i].cgroup ? 1u << config->matches[i].level : 0;
-	return mask & ~1u;
-}
-
-static bool names_mark(const struct ps_egress_config *config)
-{
-	for (size_t i = 0; i < config->n_matches; i++) {
-		if (config->matches[i].has_mark)
-			return true;
-	}
-	return false;
-}
-
 /* net.ipv4.tcp_fin_timeout of this network namespace, s. */
 static int read_fin_timeout(uint32_t *ret_s)
 {
@@ -82,8 +64,7 @@ static int set_constants(struct ps_egress *egress, const struct ps_egress_config
 		return r;
 	hooks->netns_cookie = cookie;
 	hooks->fin_timeout_ns = fin_timeout_s * 1000000000ull;
-	hooks->cgroup_levels = level_mask(config);
-	hooks->have_marks = names_mark(config);
+	ps_egress_set_classes(egress, config);
 	hooks->mss = config->mss;
 	hooks->n_classes = (uint32_t)config->n_choices;
 	hooks->n_services = (uint32_t)config->n_services;
@@ -94,8 +75,8 @@ static int set_constants(struct ps_egress *egress, const struct ps_egress_config
 	return 0;
 }
 
-/* A map pinned by another version must not be taken for ours; libbpf would say EINVAL only. */
-static int check_pinned(struct bpf_map *map, const char *path, char **ret_message)
+/* 1: there is no such pin, or its layout is ours; 0: it is another version's. */
+static int fits(struct bpf_map *map, const char *path, char **ret_message)
 {
 	ps_auto_fd int fd = bpf_obj_get(path);
 	struct bpf_map_info info = {0};
@@ -103,17 +84,25 @@ static int check_pinned(struct bpf_map *map, const char *path, char **ret_messag
 
 	if (fd < 0)
 		return errno == ENOENT
-			       ? 0
+			       ? 1
 			       : ps_say(ret_message, -errno, "%s: %s", path, strerror(errno));
 	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
 		return -errno;
-	if (info.type == bpf_map__type(map) && info.key_size == bpf_map__key_size(map) &&
-	    info.value_size == bpf_map__value_size(map) &&
-	    info.max_entries == bpf_map__max_entries(map) &&
-	    info.map_flags == bpf_map__map_flags(map))
-		return 0;
-	return ps_say(ret_message, -ESTALE,
-		      "%s has the layout of another version: run `portslice detach` first", path);
+	return info.type == bpf_map__type(map) && info.key_size == bpf_map__key_size(map) &&
+	       info.value_size == bpf_map__value_size(map) &&
+	       info.max_entries == bpf_map__max_entries(map) &&
+	       info.map_flags == bpf_map__map_flags(map);
+}
+
+static int pin_map(const struct ps_egress *egress, struct bpf_map *map, const char *name,
+		   char **ret_message)
+{
+	ps_auto_mem char *path = ps_egress_pin_path(egress->pin_dir, name);
+	int r = path ? fits(map, path, ret_message) : -ENOMEM;
+
+	if (r == 0)
+		r = ps_egress_aside_move(egress->pin_dir, name);
+	return r < 0 ? r : bpf_map__set_pin_path(map, path);
 }
 
 /* Before the pins are compared. */
@@ -138,24 +127,24 @@ static int pin_maps(struct ps_egress *egress, char **ret_message)
 		{egress->hooks->maps.wide_pages, "wide-pages"},
 		{egress->hooks->maps.drafts, "drafts"},
 		{egress->hooks->maps.quarantine, "quarantine"},
+		{egress->hooks->maps.uses, "uses"},
+		{egress->hooks->maps.turnover, "turnover"},
+		{egress->hooks->maps.suspects, "suspects"},
+		{egress->hooks->maps.accusing, "accusing"},
 		{egress->hooks->maps.sockets, "sockets"},
 		{egress->hooks->maps.replies, "replies"},
+		{egress->hooks->maps.pings, "pings"},
 		{egress->hooks->maps.counters, "egress-counters"},
 		{egress->hooks->maps.events, "events"},
 	};
 
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
-		ps_auto_mem char *path = ps_egress_pin_path(egress->pin_dir, rows[i].name);
-		int r;
+		int r = pin_map(egress, rows[i].map, rows[i].name, ret_message);
 
-		if (!path)
-			return -ENOMEM;
-		r = check_pinned(rows[i].map, path, ret_message);
-		if (!r)
-			r = bpf_map__set_pin_path(rows[i].map, path);
 		if (r < 0)
 			return r;
 	}
+	egress->takes_over = ps_egress_aside_waits(egress->pin_dir);
 	return 0;
 }
 
@@ -245,7 +234,9 @@ static int start(struct ps_egress *egress, const struct ps_egress_config *config
 	egress->cgroup_path = strdup(options->cgroup_path ? options->cgroup_path : "");
 	if (!egress->log || !egress->pin_dir || !egress->cgroup_path)
 		return -ENOMEM;
-	r = open_objects(egress);
+	r = ps_class_sets_new(config, &egress->sets);
+	if (!r)
+		r = open_objects(egress);
 	if (!r)
 		r = set_constants(egress, config, options->observe);
 	if (!r)
@@ -260,6 +251,7 @@ static int start(struct ps_egress *egress, const struct ps_egress_config *config
 		return *ret_message ? r : ps_say(ret_message, r, "outgoing path: %s", strerror(-r));
 	ps_mem_drop(&egress->log);
 	egress->log = NULL;
+	ps_class_sets_free(&egress->sets);
 	egress->ring =
 		ring_buffer__new(bpf_map__fd(egress->hooks->maps.events), on_event, egress, NULL);
 	return egress->ring ? 0 : -errno;
@@ -297,9 +289,12 @@ void ps_egress_free(struct ps_egress **egress)
 
 	if (!e)
 		return;
+	if (!e->attached && e->pin_dir)
+		(void)ps_egress_aside_end(e->pin_dir, true);
 	ring_buffer__free(e->ring);
 	ps_egress_guard__destroy(e->guard);
 	ps_egress_hooks__destroy(e->hooks);
+	ps_class_sets_free(&e->sets);
 	free(e->log);
 	free(e->pin_dir);
 	free(e->cgroup_path);

@@ -52,7 +52,8 @@ const char *ps_egress_reason_text(enum ps_egress_reason reason)
 
 int ps_egress_counters(const char *pin_dir, uint64_t ret[PS_EGRESS_MAX])
 {
-	ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, "egress-counters");
+	ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, "egress-counters", sizeof(uint32_t),
+						  sizeof(uint64_t));
 	int n_cpus = libbpf_num_possible_cpus();
 	ps_auto_mem uint64_t *values = n_cpus < 0 ? NULL : calloc((size_t)n_cpus, sizeof(*values));
 	uint64_t sums[PS_EGRESS_MAX] = {0};

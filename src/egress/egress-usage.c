@@ -3,21 +3,28 @@
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 #include "base/own.h"
 #include "egress/inside.h"
 
 enum { BATCH = 1024 };
 
-int ps_egress_open_pinned(const char *pin_dir, const char *name)
+int ps_egress_open_pinned(const char *pin_dir, const char *name, size_t key_size, size_t value_size)
 {
 	ps_auto_mem char *path = ps_egress_pin_path(pin_dir, name);
-	int fd;
+	ps_auto_fd int fd = path ? bpf_obj_get(path) : -1;
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
 
 	if (!path)
 		return -ENOMEM;
-	fd = bpf_obj_get(path);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return -errno;
+	if (info.key_size != key_size || info.value_size != value_size)
+		return -ESTALE;
+	return ps_fd_move(&fd);
 }
 
 typedef int item_fn(const void *key, const void *value, void *arg);
@@ -74,7 +81,8 @@ int ps_egress_pages(const char *pin_dir, ps_egress_page_fn *fn, void *arg)
 	int r = 0;
 
 	for (size_t i = 0; !r && i < PS_N_ELEMENTS(rows); i++) {
-		ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, rows[i].name);
+		ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, rows[i].name,
+							  sizeof(struct ps_page_key), rows[i].size);
 		struct page_pass pass = {fn, arg, rows[i].n_words};
 
 		r = fd < 0 ? fd
@@ -98,7 +106,8 @@ static int pass_quarantine(const void *key, const void *value, void *arg)
 
 int ps_egress_quarantine(const char *pin_dir, ps_egress_quarantine_fn *fn, void *arg)
 {
-	ps_auto_fd int fd = ps_egress_open_pinned(pin_dir, "quarantine");
+	ps_auto_fd int fd = ps_egress_open_pinned(
+		pin_dir, "quarantine", sizeof(struct ps_claim_key), sizeof(struct ps_quarantine));
 	struct quarantine_pass pass = {fn, arg};
 
 	if (fd < 0)
@@ -198,9 +207,14 @@ int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, s
 {
 	ps_auto_mem struct indexed *items = index_slices(slices, n_slices);
 	ps_auto_mem int64_t *counts = calloc(n_slices ? n_slices : 1, sizeof(*counts));
+	/* Every version has had this map; the others may not be there yet. */
+	ps_auto_fd int sockets =
+		ps_egress_open_pinned(pin_dir, "sockets", sizeof(int), sizeof(struct ps_held));
 	struct tally tally = {items, n_slices, counts};
 	int r;
 
+	if (sockets < 0)
+		return sockets;
 	if (!items || !counts)
 		return -ENOMEM;
 	r = ps_egress_quarantine(pin_dir, tally_quarantine, &tally);
@@ -211,4 +225,74 @@ int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, s
 	for (size_t i = 0; i < n_slices; i++)
 		ret[i] = counts[i] < 0 ? 0 : (uint64_t)counts[i];
 	return 0;
+}
+
+static int add_room(const struct ps_page *page, unsigned n_words, void *arg)
+{
+	struct ps_egress_room *room = arg;
+
+	room->n_pages += n_words == PS_NARROW_WORDS;
+	room->n_wide_pages += n_words == PS_WIDE_WORDS;
+	room->n_claims += ps_state_count(page->state) + ps_state_apart(page->state);
+	return 0;
+}
+
+static int add_quarantined(const struct ps_claim_key *flow, const struct ps_quarantine *value,
+			   void *arg)
+{
+	(void)flow;
+	(void)value;
+	((struct ps_egress_room *)arg)->n_quarantined++;
+	return 0;
+}
+
+/* What the kernel says a map takes, bytes; 0: it does not say. */
+static uint64_t map_len(int fd)
+{
+	ps_auto_mem char *path = NULL;
+	FILE *f = asprintf(&path, "/proc/self/fdinfo/%d", fd) < 0 ? NULL : fopen(path, "re");
+	uint64_t len = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "memlock: %" SCNu64, &len) != 1)
+		;
+	if (f)
+		(void)fclose(f);
+	return len;
+}
+
+/* *ret_max: elements that the map may have; NULL: not asked. */
+static int add_map(const char *pin_dir, const char *name, uint64_t *ret_max, uint64_t *n_bytes)
+{
+	ps_auto_mem char *path = ps_egress_pin_path(pin_dir, name);
+	ps_auto_fd int fd = path ? bpf_obj_get(path) : -1;
+	struct bpf_map_info info = {0};
+	uint32_t len = sizeof(info);
+
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return path ? -errno : -ENOMEM;
+	*n_bytes += map_len(fd);
+	if (ret_max)
+		*ret_max = info.max_entries;
+	return 0;
+}
+
+int ps_egress_look_at_room(const char *pin_dir, struct ps_egress_room *ret)
+{
+	struct ps_egress_room room = {0};
+	const struct {
+		const char *name;
+		uint64_t *ret_max;
+	} rows[] = {{"pages", &room.n_pages_max}, {"wide-pages", &room.n_wide_pages_max},
+		    {"quarantine", NULL},         {"drafts", NULL},
+		    {"suspects", NULL},           {"accusing", NULL}};
+	int r = ps_egress_pages(pin_dir, add_room, &room);
+
+	if (!r)
+		r = ps_egress_quarantine(pin_dir, add_quarantined, &room);
+	for (size_t i = 0; !r && i < PS_N_ELEMENTS(rows); i++)
+		r = add_map(pin_dir, rows[i].name, rows[i].ret_max, &room.n_bytes);
+	if (!r)
+		*ret = room;
+	return r;
 }

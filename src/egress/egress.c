@@ -12,10 +12,14 @@
  *
  *   PIN_DIR/hook-NAME        a cgroup link each; unpinning detaches the hook
  *   PIN_DIR/pages, wide-pages  the ledger: ports in use, by source block, destination, protocol
+ *   PIN_DIR/turnover         how many ports were given back, by a hash of the peer
  *   PIN_DIR/drafts           templates of pages, and what makes their generations unique
  *   PIN_DIR/quarantine       (source, destination, protocol) -> free after
+ *   PIN_DIR/uses             towards how many peers each exclusive port is in use
+ *   PIN_DIR/suspects, accusing  what a repair examines, and that it does (repair.bpf.h)
  *   PIN_DIR/sockets          socket storage: which claim is this socket's
  *   PIN_DIR/replies          socket storage: its further claims, towards direct destinations
+ *   PIN_DIR/pings            socket storage: ping sockets of programs of a class
  *   PIN_DIR/egress-counters  by reason, one number a processor
  *   PIN_DIR/events           ring buffer
  *
@@ -26,7 +30,8 @@
  * given back by sock_ops at TCP_CLOSE or by sock_release, whichever comes first.  A connection
  * without timestamps keeps its port for its TIME_WAIT (and for the FIN_WAIT2 before it, where the
  * kernel has put an orphan aside): the claim moves to `quarantine`, and ps_egress_thaw() gives it
- * back when the time has passed.  Pages of which nothing is in use go by ps_egress_sweep().
+ * back when the time has passed.  Pages of which nothing is in use go by ps_egress_sweep(); a claim
+ * that nobody holds any more, by ps_egress_repair().
  *
  * Must not: use a link's or a map's kernel object without the pin being the one that counts;
  * write or delete a page from user space (ledger.h); print.
@@ -47,27 +52,30 @@
 #include "base/say.h"
 #include "egress/inside.h"
 
-enum { N_HOOKS = 8 };
+enum { N_HOOKS = 9 };
+
+/* Those that give ports back come first: a socket seeded after them cannot be missed by both. */
+enum { N_RELEASING = 2 };
 
 static const char *const hook_names[N_HOOKS] = {
-	"hook-connect4", "hook-connect6", "hook-bind4",        "hook-bind6",
-	"hook-sendmsg4", "hook-sendmsg6", "hook-sock_release", "hook-sockops",
+	"hook-sock_release", "hook-sockops",  "hook-connect4", "hook-connect6",    "hook-bind4",
+	"hook-bind6",        "hook-sendmsg4", "hook-sendmsg6", "hook-sock_create",
 };
 
-static const char *const map_names[] = {"pages",   "wide-pages", "drafts",          "quarantine",
-					"sockets", "replies",    "egress-counters", "events"};
+static const char *const map_names[] = {PS_EGRESS_RECORD_NAMES, PS_EGRESS_OTHER_NAMES};
 
 /* In the order of hook_names. */
 static void list_programs(const struct ps_egress *egress, struct bpf_program *ret[N_HOOKS])
 {
-	ret[0] = egress->hooks->progs.ps_connect4;
-	ret[1] = egress->hooks->progs.ps_connect6;
-	ret[2] = egress->hooks->progs.ps_bind4;
-	ret[3] = egress->hooks->progs.ps_bind6;
-	ret[4] = egress->hooks->progs.ps_sendmsg4;
-	ret[5] = egress->hooks->progs.ps_sendmsg6;
-	ret[6] = egress->hooks->progs.ps_sock_release;
-	ret[7] = egress->hooks->progs.ps_sockops;
+	ret[0] = egress->hooks->progs.ps_sock_release;
+	ret[1] = egress->hooks->progs.ps_sockops;
+	ret[2] = egress->hooks->progs.ps_connect4;
+	ret[3] = egress->hooks->progs.ps_connect6;
+	ret[4] = egress->hooks->progs.ps_bind4;
+	ret[5] = egress->hooks->progs.ps_bind6;
+	ret[6] = egress->hooks->progs.ps_sendmsg4;
+	ret[7] = egress->hooks->progs.ps_sendmsg6;
+	ret[8] = egress->hooks->progs.ps_sock_create;
 }
 
 /* Is this link attached to that cgroup?  Its id is the folder's inode number. */
@@ -114,19 +122,17 @@ static int attach_hook(struct bpf_program *program, int cgroup_fd, uint64_t cgro
 	return r < 0 ? r : make_link(program, cgroup_fd, pin);
 }
 
-int ps_egress_attach(struct ps_egress *egress, char **ret_message)
+static int attach_hooks(struct ps_egress *egress, size_t first, size_t end, char **ret_message)
 {
-	ps_auto_fd int cgroup_fd = -1;
+	ps_auto_fd int cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct bpf_program *programs[N_HOOKS];
 	struct stat st;
 
-	*ret_message = NULL;
-	cgroup_fd = open(egress->cgroup_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (cgroup_fd < 0 || fstat(cgroup_fd, &st) < 0)
 		return ps_say(ret_message, -errno, "cgroup %s: %s", egress->cgroup_path,
 			      strerror(errno));
 	list_programs(egress, programs);
-	for (size_t i = 0; i < N_HOOKS; i++) {
+	for (size_t i = first; i < end; i++) {
 		ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[i]);
 		int r = pin ? attach_hook(programs[i], cgroup_fd, st.st_ino, pin) : -ENOMEM;
 
@@ -135,6 +141,65 @@ int ps_egress_attach(struct ps_egress *egress, char **ret_message)
 				      egress->cgroup_path, strerror(-r));
 	}
 	return 0;
+}
+
+int ps_egress_run(const struct bpf_program *program, void *order, size_t size)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = order, .ctx_size_in = (uint32_t)size);
+	int r = bpf_prog_test_run_opts(bpf_program__fd(program), &opts);
+
+	return r < 0 ? r : (int)opts.retval;
+}
+
+static int seed(struct ps_egress *egress, char **ret_message)
+{
+	int r = egress->takes_over ? ps_egress_aside_seed(egress) : 0;
+
+	return r < 0 ? ps_say(ret_message, r, "sockets of another version: %s", strerror(-r)) : 0;
+}
+
+/* Whoever had a port of our slices before there were hooks, or before the slice was ours. */
+static int seed_older(struct ps_egress *egress, bool is_first, char **ret_message)
+{
+	const struct bpf_program *steps[] = {egress->hooks->progs.ps_seed_tcp,
+					     egress->hooks->progs.ps_seed_udp};
+	int r = 0, missed = 0;
+
+	egress->hooks->bss->seeds_time_wait = is_first || egress->takes_over;
+	for (size_t i = 0; r >= 0 && i < PS_N_ELEMENTS(steps); i++)
+		missed |= r = ps_egress_walk(steps[i], NULL);
+	if (r >= 0)
+		missed |= r = ps_egress_run(egress->hooks->progs.ps_count_odd, NULL, 0);
+	egress->hooks->bss->no_strays = !missed;
+	return r < 0 ? ps_say(ret_message, r, "sockets older than the hooks: %s", strerror(-r)) : 0;
+}
+
+bool ps_egress_takes_over(const struct ps_egress *egress)
+{
+	return egress->takes_over;
+}
+
+int ps_egress_attach(struct ps_egress *egress, char **ret_message)
+{
+	ps_auto_mem char *pin = ps_egress_pin_path(egress->pin_dir, hook_names[0]);
+	bool is_first = pin && access(pin, F_OK) < 0;
+	int r;
+
+	*ret_message = NULL;
+	r = attach_hooks(egress, 0, N_RELEASING, ret_message);
+	if (r == 0)
+		r = seed(egress, ret_message);
+	if (r == 0)
+		r = attach_hooks(egress, N_RELEASING, N_HOOKS, ret_message);
+	if (r == 0)
+		r = seed(egress, ret_message);
+	if (r == 0)
+		r = seed_older(egress, is_first, ret_message);
+	if (r < 0)
+		return r;
+	egress->attached = true;
+	egress->takes_over = false;
+	return ps_egress_aside_end(egress->pin_dir, false);
 }
 
 /* Is this program at the pinned link, and the link at that cgroup? */
@@ -170,7 +235,7 @@ bool ps_egress_hooks_stand(const struct ps_egress *egress)
 
 int ps_egress_detach_all(const char *pin_dir)
 {
-	int first = 0;
+	int first = ps_egress_aside_end(pin_dir, false);
 
 	for (size_t i = 0; i < N_HOOKS; i++) {
 		ps_auto_mem char *pin = ps_egress_pin_path(pin_dir, hook_names[i]);
@@ -191,29 +256,30 @@ int ps_egress_detach_all(const char *pin_dir)
 
 int ps_egress_thaw(struct ps_egress *egress, uint64_t *ret_n_freed)
 {
-	LIBBPF_OPTS(bpf_test_run_opts, opts);
-	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_thaw), &opts);
+	int r = ps_egress_run(egress->hooks->progs.ps_thaw, NULL, 0);
 
 	if (r < 0)
 		return r;
-	*ret_n_freed = opts.retval;
+	*ret_n_freed = (uint64_t)r;
 	return 0;
 }
 
 int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_removed)
 {
 	struct ps_sweep_order order = {is_urgent};
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &order, .ctx_size_in = sizeof(order));
-	int r = bpf_prog_test_run_opts(bpf_program__fd(egress->hooks->progs.ps_sweep), &opts);
+	int r = ps_egress_run(egress->hooks->progs.ps_sweep, &order, sizeof(order));
 
 	if (r < 0)
 		return r;
-	*ret_n_removed = opts.retval;
+	*ret_n_removed = (uint64_t)r;
 	return 0;
 }
 
 int ps_egress_lease(struct ps_egress *egress, uint32_t i, const struct ps_lease *lease)
 {
-	return bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), lease,
-				    sizeof(*lease), BPF_EXIST);
+	int r = bpf_map__update_elem(egress->hooks->maps.leases, &i, sizeof(i), lease,
+				     sizeof(*lease), BPF_EXIST);
+
+	__atomic_fetch_add(&egress->hooks->bss->n_lease_changes, 1, __ATOMIC_SEQ_CST);
+	return r;
 }

@@ -33,13 +33,30 @@ struct ps_egress_slice {
 	unsigned shift;
 };
 
-/* How traffic gets into a class. */
+/* Never reached with a shared address, whatever the plan says: this host, loopback, link-local,
+ * multicast, broadcast (RFC 6890, RFC 5771, RFC 4291). */
+enum { PS_ALWAYS_DIRECT = 9 };
+extern const char *const ps_always_direct[PS_ALWAYS_DIRECT];
+
+enum { PS_EGRESS_ANY = -1 };
+
+/* A cgroup that classes name, or in which `portslice run` starts programs. */
+struct ps_egress_cgroup {
+	uint64_t id;    /* differ; 0: it is not there */
+	unsigned level; /* depth below the cgroup2 root */
+	int parent;     /* index of the innermost one around it; PS_EGRESS_ANY: none */
+	int run;        /* class of all programs in it; PS_EGRESS_ANY: the matches decide */
+};
+
+/* Which calls belong to a class: those for which all of this holds.  The lowest class wins. */
 struct ps_egress_match {
-	uint64_t cgroup; /* cgroup id; 0: any */
-	unsigned level;  /* depth of that cgroup below the cgroup2 root, 0: not used */
-	bool has_mark;
-	uint32_t mark;
-	unsigned class;
+	unsigned class; /* differ */
+	int cgroup;     /* index; the program is in it or below; PS_EGRESS_ANY: wherever it is */
+	bool has_mark, has_uid, has_from, has_to;
+	uint32_t mark;                /* of the socket */
+	uint32_t first_uid, last_uid; /* the program's real uid; both 0 unless has_uid */
+	struct ps_prefix from;        /* the socket is bound to, or binds, an address of these */
+	struct ps_prefix to;          /* it connects or sends to one of these */
 };
 
 /* Everything the hooks need to know, borrowed while ps_egress_load() runs. */
@@ -50,8 +67,12 @@ struct ps_egress_config {
 	size_t n_slices;
 	const struct ps_choices *choices; /* by class */
 	size_t n_choices;
-	const struct ps_egress_match *matches;
+	const struct ps_egress_cgroup *cgroups;
+	size_t n_cgroups;
+	const struct ps_egress_match *matches; /* a class without one is met by `run` only */
 	size_t n_matches;
+	const struct ps_homes *homes; /* as choices' `homes` name them */
+	size_t n_homes;
 	const struct ps_prefix *direct; /* IPv4 and IPv6 */
 	size_t n_direct;
 	/* Every shared address of the plan as prefixes with their pool's shift. */
@@ -69,7 +90,7 @@ struct ps_egress_options {
 	const char *pin_dir; /* below a bpffs, exists; links, claims, counters are pinned here */
 	const char *cgroup_path; /* the hooks' root, a cgroup2 folder */
 	bool observe;            /* count what would be done, change nothing */
-	/* Pages of the ledger, preallocated: 192 and 416 bytes each.  0: PS_PAGES_MAX and
+	/* Pages of the ledger, preallocated (ps_compile_memory() says how long they are).  0: PS_PAGES_MAX and
 	 * PS_WIDE_PAGES_MAX. */
 	uint32_t n_pages, n_wide_pages;
 };
@@ -77,8 +98,9 @@ struct ps_egress_options {
 /* Loads a generation: programs and its own config maps; nothing is attached yet.  Claims, sockets,
  * counters and events are pinned at pin_dir, or taken from there.  On failure *ret_message (owned by
  * the caller, may stay NULL) is a sentence for the operator.  -EINVAL: the config contradicts
- * itself; -EPERM: privileges are missing; -ENOTSUP: the kernel has no BTF; -ESTALE: a pinned map has
- * the layout of another version; else what the kernel or libbpf said. */
+ * itself; -EPERM: privileges are missing; -ENOTSUP: the kernel has no BTF; else what the kernel or
+ * libbpf said.  Pins of another layout are set aside until ps_egress_attach() has taken over their
+ * sockets, or ps_egress_free() puts them back. */
 int ps_egress_load(const struct ps_egress_config *config, const struct ps_egress_options *options,
 		   struct ps_egress **ret, char **ret_message);
 void ps_egress_free(struct ps_egress **egress);
@@ -86,6 +108,9 @@ void ps_egress_free(struct ps_egress **egress);
  * slice must pass the guard before the hooks use it.  Costs one link update a hook; open
  * connections keep their claims.  On failure *ret_message (owned by the caller) is a sentence. */
 int ps_egress_attach(struct ps_egress *egress, char **ret_message);
+/* True when ps_egress_attach() will take sockets over from another version's pins.  Until then our
+ * record knows none of them: attach before the dispatcher uses it. */
+bool ps_egress_takes_over(const struct ps_egress *egress);
 /* True when all hooks are in place with this generation's programs. */
 bool ps_egress_hooks_stand(const struct ps_egress *egress);
 /* True when the interface has a clsact qdisc, ours or another's. */
@@ -106,6 +131,22 @@ int ps_egress_thaw(struct ps_egress *egress, uint64_t *ret_n_freed);
  * counts not); to be called about once a minute, urgently when there was no room for a page.  Cost:
  * one pass over the pages.  *ret_n_removed: how many. */
 int ps_egress_sweep(struct ps_egress *egress, bool is_urgent, uint64_t *ret_n_removed);
+struct ps_repair {
+	uint64_t n_claims; /* in the ledger while it was looked through */
+	uint64_t n_freed;  /* of them, held by nobody: given back */
+	/* Of them, held towards a peer by a socket that is not connected: its connect() failed before a
+	 * packet left, or was undone.  Free at its next connect() or close(). */
+	uint64_t n_unsent;
+};
+/* Called for each port that was given back. */
+typedef void ps_egress_leak_fn(const struct ps_claim_key *flow, void *arg);
+/* Looks for the holder of every claim and gives back those that nobody holds; to be called about once
+ * a minute, never beside ps_egress_thaw(), and only when this generation's hooks stand.  In normal
+ * running it finds nothing; no live claim is freed whatever goes on.  Cost: one pass over the pages,
+ * one over the sockets for each PS_SUSPECTS_MAX claims, three grace periods.  -E2BIG: more than a
+ * million sockets have claims, which the kernel does not let us see at once: nothing was freed. */
+int ps_egress_repair(struct ps_egress *egress, ps_egress_leak_fn *fn, void *arg,
+		     struct ps_repair *ret);
 /* Lets programs draw ports of slice i of the config, or no longer (issue 5 drives it).  After the call
  * and a grace period (membarrier) no claim of it begins. */
 int ps_egress_lease(struct ps_egress *egress, uint32_t i, const struct ps_lease *lease);
@@ -119,12 +160,21 @@ int ps_egress_wide_pages_fd(const struct ps_egress *egress);
  * pass.  Other processors go on meanwhile. */
 typedef int ps_egress_page_fn(const struct ps_page *page, unsigned n_words, void *arg);
 int ps_egress_pages(const char *pin_dir, ps_egress_page_fn *fn, void *arg);
+/* How much of the ledger's memory is in use. */
+struct ps_egress_room {
+	uint64_t n_pages, n_pages_max, n_wide_pages, n_wide_pages_max;
+	uint64_t n_claims, n_quarantined; /* ports in use towards somebody, or held; of them */
+	uint64_t n_bytes;                 /* of all maps of the record */
+};
+/* One pass over the ledger. */
+int ps_egress_look_at_room(const char *pin_dir, struct ps_egress_room *ret);
 /* Calls fn for each port in quarantine. */
 typedef int ps_egress_quarantine_fn(const struct ps_claim_key *flow,
 				    const struct ps_quarantine *value, void *arg);
 int ps_egress_quarantine(const char *pin_dir, ps_egress_quarantine_fn *fn, void *arg);
 /* Claims held on [ports) of the address, quarantined ones not counted: is the slice in use?
- * One pass over the ledger for all slices: ret[i] for slices[i]. */
+ * One pass over the ledger for all slices: ret[i] for slices[i].  -ESTALE: the record is another
+ * version's, which ps_egress_attach() has not taken over yet. */
 int ps_egress_usage(const char *pin_dir, const struct ps_egress_slice *slices, size_t n_slices,
 		    uint64_t *ret);
 int ps_egress_counters(const char *pin_dir, uint64_t ret[PS_EGRESS_MAX]);

@@ -7,6 +7,9 @@
  * host or is a service published here.  A first fragment that passed lets its followers pass.
  * Everything else from a shared address is dropped and counted (RFC 7597 section 8.1).
  *
+ * From other addresses everything passes, but for pings that a program of a class sends without
+ * connect() to where it should be seen with a shared address; no hook sees those.
+ *
  * IPv6: up to four extension headers are walked.  No neighbour discovery (RFC 4861) leaves from a
  * shared address or about one, else a router would send all its packets to this host.
  *
@@ -16,7 +19,7 @@
  * Passing is TC_ACT_UNSPEC, so that filters of others still have their say.  Each map belongs to
  * the generation of the program, so replacing the filter replaces both at once.
  */
-#include "egress/maps.bpf.h"
+#include "egress/ping.bpf.h"
 
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -303,6 +306,35 @@ static __always_inline int judge_port(struct __sk_buff *skb, __u32 at, struct ps
 	return TC_ACT_UNSPEC;
 }
 
+static __always_inline int drop_ping(const struct ps_claim_key *flow, const struct ps_ping *ping)
+{
+	struct ps_egress_event *event;
+
+	count(PS_EGRESS_REFUSED_PING);
+	event = event_reserve(flow, PS_CLASS_NONE, PS_EGRESS_REFUSED_PING);
+	if (event) {
+		event->cgroup = ping->cgroup;
+		event->pid = ping->pid;
+		__builtin_memcpy(event->comm, ping->comm, sizeof(event->comm));
+		bpf_ringbuf_submit(event, 0);
+	}
+	return observe ? TC_ACT_UNSPEC : TC_ACT_SHOT;
+}
+
+/* ICMP from an address that is not shared.  Connected to there the socket would have one. */
+static __attribute__((noinline)) int judge_ping(struct __sk_buff *skb,
+						const struct ps_claim_key *flow)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct ps_ping *ping;
+
+	if (!flow || !sk || place_of(&flow->dst) != PS_PLACE_OTHER)
+		return TC_ACT_UNSPEC;
+	sk = bpf_sk_fullsock(sk);
+	ping = sk ? bpf_sk_storage_get(&pings, sk, 0, 0) : NULL;
+	return ping ? drop_ping(flow, ping) : TC_ACT_UNSPEC;
+}
+
 /* Both addresses and the protocol that the header tells; 0: it is none of that version. */
 static __always_inline int read_ends4(struct __sk_buff *skb, __u32 at, struct ps_claim_key *flow)
 {
@@ -340,10 +372,10 @@ static __always_inline int judge_out4(struct __sk_buff *skb, __u32 at)
 		return TC_ACT_UNSPEC;
 	flow.src = ps_ip16_v4(ip.saddr);
 	place = place_find(&flow.src);
-	if (!place || place->kind != PS_PLACE_SHARED)
-		return TC_ACT_UNSPEC;
 	flow.dst = ps_ip16_v4(ip.daddr);
 	flow.protocol = ip.protocol;
+	if (!place || place->kind != PS_PLACE_SHARED)
+		return ip.protocol == IPPROTO_ICMP ? judge_ping(skb, &flow) : TC_ACT_UNSPEC;
 	key = (struct fragment){flow.src, flow.dst, ip.id, ip.protocol, {0}};
 	fragment = bpf_ntohs(ip.frag_off);
 	if (fragment & IP_OFFSET_MASK)
@@ -398,9 +430,11 @@ static __always_inline int judge_out6(struct __sk_buff *skb, __u32 at)
 	place = ps_ip16_is_v4(&flow.src) ? NULL : place_find(&flow.src);
 	if (place && place->kind == PS_PLACE_SHARED)
 		return judge_shared6(skb, at, &flow, place->shift);
-	if (flow.protocol == IPPROTO_ICMPV6 && is_about_shared(skb, at + sizeof(struct ip6), 0))
+	if (flow.protocol != IPPROTO_ICMPV6)
+		return TC_ACT_UNSPEC;
+	if (is_about_shared(skb, at + sizeof(struct ip6), 0))
 		return drop(&flow, PS_EGRESS_GUARD_NEIGHBOUR);
-	return TC_ACT_UNSPEC;
+	return judge_ping(skb, &flow);
 }
 
 static __always_inline int judge_out(struct __sk_buff *skb, __u32 at, int version)

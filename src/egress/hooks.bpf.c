@@ -8,6 +8,7 @@
  *               its port when it is ours and free towards the peer
  *   sendmsg4/6  datagrams without connect() are refused: the kernel has chosen their port already;
  *               but for answers of a published service, and for direct destinations
+ *   sock_create  sockets that can have no port are refused (create.bpf.h)
  *   sock_ops, sock_release  give the port back
  *
  * The hooks of both families are one code over addresses of sixteen bytes (address.h); the family of
@@ -22,7 +23,12 @@
  * through ps_attempt_narrow(), has 512.
  */
 #include "egress/call.bpf.h"
+#include "egress/create.bpf.h"
+#include "egress/draw.bpf.h"
+#include "egress/repair.bpf.h"
+#include "egress/seed.bpf.h"
 #include "egress/socket.bpf.h"
+#include "egress/tend.bpf.h"
 
 static __always_inline int deny_draw(const struct ps_claim_key *flow, int class, int error)
 {
@@ -51,7 +57,7 @@ static __always_inline int bind_drawn(struct bind_ask *bind)
 
 	if (is_kept(flow))
 		return -EADDRINUSE;
-	if (!is_astray(bind->ctx, flow))
+	if (PS_LOAD(no_strays) || !is_astray(bind->ctx, flow))
 		return bind_to(bind->ctx, bind->family, flow);
 	count(PS_EGRESS_STRAY);
 	return -EADDRINUSE;
@@ -70,6 +76,16 @@ static long bind_step(__u64 nth, struct bind_ask *bind)
 	if (bind->bound)
 		ps_claim_drop(&bind->ask.page.grip);
 	return 1;
+}
+
+static __always_inline void draw_and_bind(struct bind_ask *bind)
+{
+	bind->drawn = -EADDRNOTAVAIL;
+	if (ps_ask_is_vain(&bind->ask))
+		return;
+	bpf_loop(LOOPS_MAX, bind_step, bind, 0);
+	if (bind->drawn == -EADDRNOTAVAIL)
+		ps_ask_note(&bind->ask);
 }
 
 /* Has this claim brought the use of n_shared ports to so many per cent? */
@@ -113,8 +129,8 @@ static __always_inline int connect_unbound(struct bind_ask *bind, struct bpf_soc
 		return deny(flow, class, PS_EGRESS_NO_MEMORY, ENOBUFS);
 	let_go(held);
 	allow_sharing(bind->ctx);
-	ps_ask_start(&bind->ask, choice);
-	bpf_loop(LOOPS_MAX, bind_step, bind, 0);
+	ps_ask_start(&bind->ask, choice, home_of(sk, choice));
+	draw_and_bind(bind);
 	if (bind->drawn || bind->bound)
 		ps_ask_end(&bind->ask);
 	if (bind->drawn == -EADDRNOTAVAIL && bind->bound)
@@ -164,8 +180,10 @@ static __always_inline int connect_to(struct bind_ask *bind, struct bpf_sock *sk
 	struct ps_claim_key *flow = &bind->ask.page.grip.flow;
 	__u32 place = place_of(&flow->dst), slot;
 	struct ps_choices *choice;
-	int class = class_of(sk), is_v4 = ps_ip16_is_v4(&flow->dst);
+	int class, is_v4 = ps_ip16_is_v4(&flow->dst);
 
+	source_of(sk, &flow->src);
+	class = class_of(sk->mark, &flow->src, &flow->dst);
 	if (place == PS_PLACE_SHARED) {
 		if (is_service(&flow->dst, flow->dport, flow->protocol))
 			return allow(PS_EGRESS_DIRECT);
@@ -175,7 +193,6 @@ static __always_inline int connect_to(struct bind_ask *bind, struct bpf_sock *sk
 		return ALLOW;
 	if (class < 0)
 		return allow(PS_EGRESS_OUTSIDE);
-	source_of(sk, &flow->src);
 	/* Bound to a shared address a socket uses one of our ports whatever the destination. */
 	if (place == PS_PLACE_DIRECT && place_of(&flow->src) != PS_PLACE_SHARED)
 		return allow(PS_EGRESS_DIRECT);
@@ -331,12 +348,13 @@ static __always_inline int send_to(struct bpf_sock *sk, struct ps_claim_key *flo
 				   union ps_ip16 *source)
 {
 	__u32 place = place_of(&flow->dst);
-	int class = class_of(sk);
+	int class;
 
 	if (ps_ip16_is_any(source))
 		source_of(sk, &flow->src);
 	else
 		flow->src = *source;
+	class = class_of(sk->mark, &flow->src, &flow->dst);
 	flow->sport = bpf_htons(sk->src_port);
 	if (place == PS_PLACE_SHARED) {
 		if (is_service(&flow->dst, flow->dport, flow->protocol) || is_held_here(flow))
@@ -396,27 +414,17 @@ int ps_sendmsg6(struct bpf_sock_addr *ctx)
 	return verdict;
 }
 
-static long any_step(__u64 nth, struct ps_ask *ask)
-{
-	const struct ps_claim_key *flow = &ask->page.grip.flow;
-	int r = ps_claim_step(ask);
-
-	if (r == -EAGAIN)
-		return 0;
-	if (!r && is_service(&flow->src, flow->sport, flow->protocol)) {
-		ps_claim_pass(ask);
-		return 0;
-	}
-	ask->error = r;
-	return 1;
-}
-
 /* bind() to port 0: as the kernel would, but from an exclusive block of our slices. */
 static __always_inline int bind_any(struct ps_held *held, struct ps_ask *ask, int class,
-				    const struct ps_choice *choice)
+				    const struct ps_choice *choice, struct ps_home home)
 {
-	ps_ask_start(ask, choice);
-	bpf_loop(LOOPS_MAX, any_step, ask, 0);
+	ps_ask_start(ask, choice, home);
+	bpf_loop(LOOPS_MAX, unused_step, ask, 0);
+	if (ask->error) {
+		ps_ask_end(ask);
+		ps_ask_start(ask, choice, home);
+		bpf_loop(LOOPS_MAX, any_step, ask, 0);
+	}
 	if (ask->error) {
 		ps_ask_end(ask);
 		return deny_draw(&ask->page.grip.flow, class, ask->error);
@@ -462,7 +470,7 @@ static __always_inline int bind_ours(struct bpf_sock_addr *ctx, struct bpf_sock 
 	allow_sharing(ctx);
 	if (flow->sport)
 		return bind_exactly(held, &ask->page, class);
-	return bind_any(held, ask, class, choice);
+	return bind_any(held, ask, class, choice, home_of(sk, choice));
 }
 
 /* Which addresses a socket that binds the wildcard takes: a socket of both families IPv4, where
@@ -489,7 +497,8 @@ static __always_inline int bind_socket(struct bpf_sock_addr *ctx, struct bpf_soc
 
 	if (is_any ? !!flow->sport : place_of(&flow->src) != PS_PLACE_SHARED)
 		return ALLOW;
-	class = class_of(sk);
+	/* The destination is not known yet: a class that names one is passed by. */
+	class = class_of(sk->mark, &flow->src, &flow->dst);
 	if (!is_any && is_service(&flow->src, flow->sport, flow->protocol))
 		return ALLOW;
 	if (class < 0 && !is_any)
@@ -567,48 +576,66 @@ static __always_inline void expect_nobody(struct bpf_sock *sk)
 	}
 }
 
-SEC("cgroup/sock_release")
-int ps_sock_release(struct bpf_sock *sk)
-{
-	struct ps_held *held = bpf_sk_storage_get(&sockets, sk, 0, 0);
-
-	expect_nobody(sk);
-	if (!held)
-		return 1;
-	/* A connection that is being closed ends in STATE_CB; a listener has none. */
-	if (sk->protocol == IPPROTO_TCP && sk->state != BPF_TCP_CLOSE &&
-	    sk->state != BPF_TCP_LISTEN)
-		return 1;
-	let_go(held);
-	return 1;
-}
-
 /* How long the kernel refuses the port to that peer, since there are no timestamps; 0: not at all.
  * A socket in FIN_WAIT2 ends because the peer's FIN came, and TIME_WAIT begins; or because the
  * kernel moves an orphan to a smaller socket that waits for the FIN, and TIME_WAIT comes after. */
 static __always_inline __u64 quarantine_of(struct bpf_sock *sk, __u32 old_state)
 {
 	if ((old_state != BPF_TCP_FIN_WAIT2 && old_state != BPF_TCP_CLOSING) ||
-	    tcp_has_timestamps(sk))
+	    tcp_has_timestamps(bpf_skc_to_tcp_sock(sk)))
 		return 0;
 	if (old_state == BPF_TCP_FIN_WAIT2 && !tcp_peer_is_done(sk))
 		return fin_timeout_ns + PS_QUARANTINE_NS;
 	return PS_QUARANTINE_NS;
 }
 
-static __always_inline void closed(struct bpf_sock *sk, struct ps_held *held, __u32 old_state)
+static __always_inline void keep(struct ps_held *held, __u64 for_ns)
 {
-	__u64 for_ns = quarantine_of(sk, old_state);
 	struct ps_grip grip = held->grip;
 
-	if (!for_ns) {
-		let_go(held);
-		return;
-	}
 	if (!__sync_bool_compare_and_swap(&held->held, 1, 0))
 		return;
 	ps_claim_quarantine(&grip, for_ns);
 	count(PS_EGRESS_QUARANTINE);
+}
+
+static __always_inline void closed(struct bpf_sock *sk, struct ps_held *held, __u32 old_state)
+{
+	__u64 for_ns = quarantine_of(sk, old_state);
+
+	if (for_ns)
+		keep(held, for_ns);
+	else
+		let_go(held);
+}
+
+/* A connection that is being closed ends in STATE_CB, but for one of which we will not hear: seeded on
+ * Linux 6.1, or whose SYN waits for data (TCP_FASTOPEN_CONNECT).  An orphan of the former may live on
+ * for a while; the hooks see it among the kernel's sockets (is_astray()). */
+static __always_inline void close_untold(struct bpf_sock *sk, struct ps_held *held)
+{
+	/* The context of this hook is the kernel's own socket. */
+	if (sk->state == BPF_TCP_SYN_SENT || tcp_has_timestamps((void *)sk))
+		let_go(held);
+	else
+		keep(held, fin_timeout_ns + PS_QUARANTINE_NS);
+}
+
+SEC("cgroup/sock_release")
+int ps_sock_release(struct bpf_sock *sk)
+{
+	struct ps_held *held = bpf_sk_storage_get(&sockets, sk, 0, 0);
+
+	if (sk->protocol != IPPROTO_TCP)
+		expect_nobody(sk);
+	if (!held)
+		return 1;
+	if (sk->protocol != IPPROTO_TCP || sk->state == BPF_TCP_CLOSE ||
+	    sk->state == BPF_TCP_LISTEN)
+		let_go(held);
+	else if (!(tcp_callbacks(sk) & BPF_SOCK_OPS_STATE_CB_FLAG))
+		close_untold(sk, held);
+	return 1;
 }
 
 SEC("sockops")
@@ -630,61 +657,6 @@ int ps_sockops(struct bpf_sock_ops *ctx)
 	else if (ctx->args[1] == BPF_TCP_CLOSE)
 		closed(sk, held, ctx->args[0]);
 	return 1;
-}
-
-struct bpf_map;
-
-/* The record goes first: when the bit is free another may take it, and come here with it. */
-static long thaw_step(struct bpf_map *map, struct ps_claim_key *key, struct ps_quarantine *value,
-		      __u64 *n_freed)
-{
-	struct ps_grip grip = {.flow = *key, .gen = value->gen};
-
-	if (value->free_after_ns > bpf_ktime_get_boot_ns())
-		return 0;
-	if (!bpf_map_delete_elem(map, key) && !ps_claim_drop(&grip))
-		++*n_freed;
-	return 0;
-}
-
-/* Run by user space now and then: frees the ports whose quarantine is over. */
-SEC("syscall")
-int ps_thaw(void *ctx)
-{
-	__u64 n_freed = 0;
-
-	bpf_for_each_map_elem(&quarantine, thaw_step, &n_freed, 0);
-	return (int)n_freed;
-}
-
-struct sweep {
-	__u32 is_urgent;
-	__u32 n_removed;
-};
-
-static long sweep_narrow(struct bpf_map *map, struct ps_page_key *key, struct ps_narrow_page *page,
-			 struct sweep *sweep)
-{
-	sweep->n_removed += ps_ledger_kill(&page->head, sweep->is_urgent, PS_NARROW_WORDS);
-	return 0;
-}
-
-static long sweep_wide(struct bpf_map *map, struct ps_page_key *key, struct ps_wide_page *page,
-		       struct sweep *sweep)
-{
-	sweep->n_removed += ps_ledger_kill(&page->head, sweep->is_urgent, PS_WIDE_WORDS);
-	return 0;
-}
-
-/* Run by user space now and then: removes the pages that are empty.  Nobody else does. */
-SEC("syscall")
-int ps_sweep(struct ps_sweep_order *order)
-{
-	struct sweep sweep = {.is_urgent = order->is_urgent};
-
-	bpf_for_each_map_elem(&pages, sweep_narrow, &sweep, 0);
-	bpf_for_each_map_elem(&wide_pages, sweep_wide, &sweep, 0);
-	return (int)sweep.n_removed;
 }
 
 char ps_license[] SEC("license") = "GPL";

@@ -12,11 +12,18 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct sock_common {
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
 	unsigned char skc_ipv6only : 1;
 	unsigned long skc_flags;
+	__be32 skc_daddr, skc_rcv_saddr;
+	union ps_ip16 skc_v6_daddr, skc_v6_rcv_saddr; /* struct in6_addr */
+	__be16 skc_dport;
+	__u16 skc_num;
 };
 struct sock {
 	struct sock_common __sk_common;
+	__u16 sk_protocol;
 };
 enum sock_flags { SOCK_DEAD, SOCK_DONE };
 struct inet_sock {
@@ -34,6 +41,10 @@ struct tcp_options_received {
 };
 struct tcp_sock {
 	struct tcp_options_received rx_opt;
+	__u8 bpf_sock_ops_cb_flags;
+};
+struct tcp_timewait_sock {
+	__u32 tw_ts_recent; /* 0: no timestamps */
 };
 #pragma clang attribute pop
 
@@ -82,11 +93,17 @@ static __always_inline __u16 tcp_user_mss(struct bpf_sock *sk)
 }
 
 /* This connection carries timestamps, so its TIME_WAIT does not keep the port (RFC 6191). */
-static __always_inline int tcp_has_timestamps(struct bpf_sock *sk)
+static __always_inline int tcp_has_timestamps(struct tcp_sock *tcp)
 {
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
-
 	return tcp && BPF_CORE_READ_BITFIELD_PROBED(tcp, rx_opt.tstamp_ok);
+}
+
+/* BPF_SOCK_OPS_..._CB_FLAG that are set; of the kernel's own socket, a full one. */
+static __always_inline int tcp_callbacks(void *sk)
+{
+	struct tcp_sock *tcp = sk;
+
+	return BPF_CORE_READ(tcp, bpf_sock_ops_cb_flags);
 }
 
 /* The peer has ended its direction too (tcp_fin(), net/ipv4/tcp_input.c). */

@@ -2,7 +2,7 @@
 /*
  * The ledger's protocol: how ports are claimed in pages, given back, and pages made and removed, by
  * any number of processors at once and without a lock.  The same lines run in the cgroup hooks and
- * in a user-space build; whoever includes this defines the four functions below.  Why it is right
+ * in a user-space build; whoever includes this defines the functions below.  Why it is right
  * is in doc/ledger.md.
  *
  *   state   |generation: 36|life: 2|apart: 13|count: 13|
@@ -30,6 +30,8 @@ static struct ps_page *ps_page_find(__u32 n_words, const struct ps_page_key *key
 static int ps_page_insert(__u32 n_words, const struct ps_page_key *key,
 			  const struct ps_page *template);
 static void ps_page_delete(__u32 n_words, const struct ps_page_key *key);
+/* A permit was given back that never was a claim; while it was out a page may have looked full. */
+static void ps_ledger_undone(void);
 
 /* Between looking a page up and touching it; tests make the time long. */
 #ifndef PS_LEDGER_WINDOW
@@ -169,8 +171,10 @@ PS_PURE int ps_ledger_attempt(struct ps_page_ask *ask, __u32 n_words)
 	if (ps_page_is_of(page, &key) && permit == ps_page_permit(page, ask) &&
 	    (permit != 1 || ps_state_count(state) < PS_LOAD(page->draw.n)))
 		r = ps_page_use(page, ask, n_words);
-	if (r)
+	if (r) {
 		__sync_fetch_and_sub(&page->state, permit);
+		ps_ledger_undone();
+	}
 	ask->n_used = ps_state_count(state) + 1;
 	ask->grip.gen = ps_state_gen(state);
 	return r;

@@ -34,6 +34,12 @@ PS_PURE __u64 ps_state_gen(__u64 state)
 	return state >> PS_STATE_GEN_SHIFT;
 }
 
+/* Names a claim: generations are unique in both maps, and a page has PS_WIDE_WORDS words at most. */
+PS_PURE __u64 ps_claim_id(__u64 gen, __u32 bit)
+{
+	return gen << PS_WIDE_SHIFT | bit;
+}
+
 /* Permits of drawn ports, and of the others. */
 PS_PURE __u32 ps_state_count(__u64 state)
 {

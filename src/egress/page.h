@@ -27,9 +27,11 @@
 #ifdef __bpf__
 #include <bpf/bpf_endian.h>
 #define PS_PAGE_NTOHS(x) bpf_ntohs(x)
+#define PS_PAGE_HTONS(x) bpf_htons(x)
 #else
 #include <arpa/inet.h>
 #define PS_PAGE_NTOHS(x) ntohs(x)
+#define PS_PAGE_HTONS(x) htons(x)
 #endif
 
 #define PS_PURE static inline __attribute__((always_inline))
@@ -40,10 +42,9 @@ enum {
 	PS_WIDE_SHIFT = 11,
 	PS_WIDE_WORDS = 32,
 	PS_NO_HOLE = 255,
-	PS_WHOLE_SHIFT = 16,    /* a whole address, of which ports below 1,024 are nobody's */
-	PS_WHOLE_UNUSABLE = 4,  /* narrow pages' worth of them */
-	PS_EXCLUSIVE_MAX = 256, /* ports of the exclusive block */
-	PS_EXCLUSIVE_PART = 8,  /* it is an eighth of the slice, if that is less */
+	PS_WHOLE_SHIFT = 16,   /* a whole address, of which ports below 1,024 are nobody's */
+	PS_WHOLE_UNUSABLE = 4, /* narrow pages' worth of them */
+	PS_EXCLUSIVE_PART = 8, /* an eighth of the slice is exclusive, PS_EXCLUSIVE_MAX at most */
 };
 
 /* Key of maps `pages` and `wide_pages`. */
@@ -102,6 +103,19 @@ PS_PURE struct ps_page_key ps_page_key_of(const struct ps_claim_key *flow, __u32
 		.peer_port = flow->dport,
 		.protocol = flow->protocol,
 		.shift = flow->shift,
+	};
+}
+
+/* The claim that a bit of a page stands for. */
+PS_PURE struct ps_claim_key ps_page_flow(const struct ps_page *page, __u32 bit)
+{
+	return (struct ps_claim_key){
+		.src = page->key.ours,
+		.dst = page->key.peer,
+		.sport = PS_PAGE_HTONS((__u16)(page->key.base + bit)),
+		.dport = page->key.peer_port,
+		.protocol = page->key.protocol,
+		.shift = page->key.shift,
 	};
 }
 
@@ -211,6 +225,12 @@ PS_PURE void ps_place_nth(const struct ps_choice_slice *slice, const struct ps_c
 	ret->n_words = nth && !is_peerless ? PS_WIDE_WORDS : PS_NARROW_WORDS;
 	ret->base = base;
 	ps_place_shape(slice, is_peerless, narrow, ret);
+}
+
+/* Where to begin to draw; random is of 32 bits. */
+PS_PURE __u32 ps_draw_nth(const struct ps_page_draw *draw, __u32 random)
+{
+	return draw->first + (__u32)((__u64)random * (__u32)(draw->end - draw->first) >> 32);
 }
 
 /* Is this bit one that is drawn? */

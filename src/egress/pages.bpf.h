@@ -13,6 +13,8 @@
 #include <bpf/bpf_helpers.h>
 
 #include "egress/abi.h"
+#include "egress/full.bpf.h"
+#include "egress/uses.bpf.h"
 
 /* Never LRU: a page in use must not go.  Preallocated: the memory is there, and elements are used
  * again by the same map only. */
@@ -41,6 +43,23 @@ struct {
 	__type(value, struct ps_draft);
 } drafts SEC(".maps");
 
+/* While a repair runs (repair.bpf.h): the claims whose holder it has not seen, by ps_claim_id(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PS_SUSPECTS_MAX);
+	__type(key, __u64);
+	__type(value, struct ps_suspect);
+} suspects SEC(".maps");
+
+/* Its one element is 1 while a repair runs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} accusing SEC(".maps");
+
 PS_PURE struct ps_page *ps_page_find(__u32 n_words, const struct ps_page_key *key)
 {
 	if (n_words == PS_NARROW_WORDS)
@@ -62,6 +81,11 @@ PS_PURE void ps_page_delete(__u32 n_words, const struct ps_page_key *key)
 		bpf_map_delete_elem(&pages, key);
 	else
 		bpf_map_delete_elem(&wide_pages, key);
+}
+
+PS_PURE void ps_ledger_undone(void)
+{
+	ps_full_undone();
 }
 
 PS_PURE struct ps_draft *ps_draft_at(__u32 i)
@@ -125,17 +149,57 @@ static __always_inline int ps_page_claim(struct ps_page_ask *ask)
 	return PS_CLAIM_AGAIN;
 }
 
-/* Gives a port back.  Only whoever holds it may. */
+static __always_inline void ps_acquit(__u64 gen, __u32 bit)
+{
+	__u64 id = ps_claim_id(gen, bit);
+
+	bpf_map_delete_elem(&suspects, &id);
+}
+
+/* Gives a port back.  Only whoever holds it may.  Who does is no leak: a repair is told, after the bit
+ * is free (repair.bpf.h says why then). */
 __noinline int ps_claim_drop(const struct ps_grip *grip)
 {
 	struct ps_page_place place = {0};
+	__u32 zero = 0, *watched;
+	int r;
 
 	if (!grip)
 		return -EINVAL;
 	ps_place_port(&grip->flow, &place);
 	if (place.n_words == PS_WIDE_WORDS)
-		return ps_ledger_drop(grip, &place, PS_WIDE_WORDS);
-	return ps_ledger_drop(grip, &place, PS_NARROW_WORDS);
+		r = ps_ledger_drop(grip, &place, PS_WIDE_WORDS);
+	else
+		r = ps_ledger_drop(grip, &place, PS_NARROW_WORDS);
+	watched = bpf_map_lookup_elem(&accusing, &zero);
+	if (watched && PS_LOAD(*watched))
+		ps_acquit(grip->gen, place.bit);
+	if (r)
+		return r;
+	ps_full_given_back(&grip->flow);
+	ps_uses_end(&grip->flow);
+	return 0;
+}
+
+/* Is this very claim, of this page and no later one, in use? */
+__noinline int ps_claim_stands(const struct ps_grip *grip)
+{
+	struct ps_page_place place = {0};
+	struct ps_page_key key;
+	struct ps_page *page;
+	int is_wide;
+
+	if (!grip)
+		return 0;
+	ps_place_port(&grip->flow, &place);
+	key = ps_page_key_of(&grip->flow, place.base);
+	is_wide = place.n_words == PS_WIDE_WORDS;
+	page = is_wide ? ps_page_find(PS_WIDE_WORDS, &key) : ps_page_find(PS_NARROW_WORDS, &key);
+	if (!page || ps_state_gen(PS_LOAD(page->state)) != grip->gen)
+		return 0;
+	if (is_wide)
+		return ps_page_has(page, PS_WIDE_WORDS, place.bit);
+	return ps_page_has(page, PS_NARROW_WORDS, place.bit);
 }
 
 /* Is the port, of a slice with flow->shift, in use towards the peer (or without one)? */

@@ -7,6 +7,13 @@
 
 enum { IP6_MORE = 20 }; /* bytes by which an IPv6 header is longer than one of IPv4 */
 
+/* include/net/bpf_sk_storage.h and net/core/bpf_sk_storage.c: what the walk hands over. */
+struct bpf_iter__bpf_sk_storage_map {
+	void *meta, *map;
+	struct sock *sk; /* NULL: the walk is over */
+	void *value;
+};
+
 static __always_inline int is_same(const struct ps_claim_key *a, const struct ps_claim_key *b)
 {
 	return ps_ip16_is_same(&a->src, &b->src) && ps_ip16_is_same(&a->dst, &b->dst) &&
@@ -125,6 +132,10 @@ static __attribute__((noinline)) int udp_is_bound(struct bpf_sock_addr *ctx,
 	bpf_sk_release(sk);
 	return found;
 }
+
+/* Set by user space when every socket of before has been seeded, and taken back when it finds a leak:
+ * then is_astray() need not be asked. */
+__u32 no_strays;
 
 /* Does a socket without a claim, older than the hooks, use the port towards this peer?  The kernel
  * would refuse it after the hook (TCP), or deliver to one of the two (UDP). */

@@ -84,36 +84,92 @@ static void check_served(struct ps_check *c, const struct ps_class *class, struc
 			     ps_quote(class->name).text);
 }
 
+/* An address that a pool of the class has and its `from` names. */
+static bool has_source(const struct ps_plan *plan, const struct ps_class *class)
+{
+	for (size_t i = 0; i < plan->n_pools; i++) {
+		const struct ps_pool *pool = &plan->pools[i];
+
+		if (!ps_tags_cover(&pool->tags, &class->tags))
+			continue;
+		for (size_t k = 0; k < pool->n_blocks; k++) {
+			if (ps_prefix_overlaps(&pool->blocks[k].prefix, &class->match.from))
+				return true;
+		}
+	}
+	return false;
+}
+
+static void check_from(struct ps_check *c, const struct ps_class *class, struct ps_spot at)
+{
+	char text[PS_PREFIX_TEXT_MAX];
+
+	if (class->match.has_from && !has_source(c->plan, class))
+		ps_walk_find(c->w, at,
+			     "class \"%s\" takes the source %s, which no pool with its tags has: "
+			     "name shared addresses of such a pool",
+			     ps_quote(class->name).text,
+			     ps_prefix_format(&class->match.from, text));
+}
+
+static void read_match(struct ps_check *c, const struct draft_match *draft, struct ps_match *match)
+{
+	*match = (struct ps_match){
+		.cgroup = ps_check_copy(c, draft->cgroup.text),
+		.has_mark = draft->mark.set,
+		.mark = (uint32_t)draft->mark.value,
+		.has_uid = draft->uid.set,
+		.first_uid = draft->uid.set ? (uint32_t)draft->uid.first : 0,
+		.last_uid = draft->uid.set ? (uint32_t)draft->uid.last : 0,
+		.has_from = draft->from.set,
+		.from = draft->from.prefix,
+		.has_to = draft->to.set,
+		.to = draft->to.prefix,
+	};
+	check_cgroup(c, &draft->cgroup);
+}
+
 static void read_class(struct ps_check *c, const struct draft_class *draft, struct ps_class *class)
 {
-	class->cgroup = ps_check_copy(c, draft->match.cgroup.text);
-	class->has_mark = draft->match.mark.set;
-	class->mark = (uint32_t)draft->match.mark.value;
-	check_cgroup(c, &draft->match.cgroup);
+	read_match(c, &draft->match, &class->match);
 	ps_check_tags(c, &draft->tags, &class->tags);
-	if (!c->w->error && c->draft->pools.at.line)
-		check_served(c, class, draft->name.at);
+	if (c->w->error || !c->draft->pools.at.line)
+		return;
+	check_served(c, class, draft->name.at);
+	check_from(c, class, draft->match.from.at);
 }
 
-static int match_order(const struct draft_class *x, const struct draft_class *y)
+/* The first class before i that takes whatever i would, or i. */
+static size_t shadow_of(const struct ps_plan *plan, size_t i)
 {
-	const char *xc = x->match.cgroup.text, *yc = y->match.cgroup.text;
-	int r = strcmp(xc ? xc : "", yc ? yc : "");
+	size_t k = 0;
 
-	if (r)
-		return r;
-	if (x->match.mark.set != y->match.mark.set)
-		return x->match.mark.set - y->match.mark.set;
-	return (x->match.mark.value > y->match.mark.value) -
-	       (x->match.mark.value < y->match.mark.value);
+	while (k < i && !(ps_match_any(&plan->classes[k].match) &&
+			  ps_match_covers(&plan->classes[k].match, &plan->classes[i].match)))
+		k++;
+	return k;
 }
 
-static int by_match(const void *a, const void *b)
+static void check_shadows(struct ps_check *c, const struct draft_class *draft)
 {
-	const struct draft_class *const *x = a, *const *y = b;
-	int r = match_order(*x, *y);
+	const struct ps_class *classes = c->plan->classes;
 
-	return r ? r : (*x > *y) - (*x < *y);
+	for (size_t i = 0; i < c->plan->n_classes; i++) {
+		size_t k = ps_match_any(&classes[i].match) ? shadow_of(c->plan, i) : i;
+
+		if (k == i)
+			continue;
+		if (ps_match_covers(&classes[i].match, &classes[k].match))
+			ps_walk_find(c->w, draft[i].name.at,
+				     "the same match as the class on line %u: change one, only the "
+				     "first would ever serve",
+				     draft[k].name.at.line);
+		else
+			ps_walk_find(c->w, draft[i].name.at,
+				     "the class on line %u comes first and takes all that this one "
+				     "matches: put this one before it",
+				     draft[k].name.at.line);
+	}
 }
 
 static int by_name(const void *a, const void *b)
@@ -125,19 +181,8 @@ static int by_name(const void *a, const void *b)
 	return r ? r : (*x > *y) - (*x < *y);
 }
 
-static void check_twins(struct ps_check *c, const struct draft_class **sorted, size_t n)
+static void check_names(struct ps_check *c, const struct draft_class **sorted, size_t n)
 {
-	qsort(sorted, n, sizeof(*sorted), by_match);
-	for (size_t i = 1; i < n; i++) {
-		const struct draft_match *match = &sorted[i]->match;
-
-		if ((match->cgroup.text || match->mark.set) &&
-		    match_order(sorted[i - 1], sorted[i]) == 0)
-			ps_walk_find(c->w, sorted[i]->name.at,
-				     "the same match as the class on line %u: change one, only the "
-				     "first would ever serve",
-				     sorted[i - 1]->name.at.line);
-	}
 	qsort(sorted, n, sizeof(*sorted), by_name);
 	for (size_t i = 1; i < n; i++) {
 		if (sorted[i]->name.text && sorted[i - 1]->name.text &&
@@ -169,79 +214,8 @@ void ps_check_classes(struct ps_check *c)
 	}
 	if (c->w->error)
 		return;
-	check_twins(c, sorted, n);
+	check_names(c, sorted, n);
+	if (n <= PS_PLAN_CLASSES_MAX) /* else that is what to correct first */
+		check_shadows(c, draft);
 	ps_check_index(c, PS_KIND_CLASS);
-}
-
-static int by_network(const void *a, const void *b)
-{
-	const struct ps_prefix_at *const *x = a, *const *y = b;
-	int r = ps_ip_cmp(&(*x)->prefix.ip, &(*y)->prefix.ip);
-
-	if (r)
-		return r;
-	r = (*x)->prefix.bits - (*y)->prefix.bits;
-	return r ? r : (*x > *y) - (*x < *y);
-}
-
-/* The block around an address, NULL: none.  Spans are sorted, and disjoint unless that was found. */
-static const struct ps_span *span_around(const struct ps_check *c, const struct ps_ip *ip)
-{
-	size_t first = 0, end = c->n_spans;
-
-	while (first < end) {
-		size_t middle = first + (end - first) / 2;
-
-		if (ps_ip_cmp(&c->spans[middle].prefix.ip, ip) <= 0)
-			first = middle + 1;
-		else
-			end = middle;
-	}
-	return first && ps_prefix_contains(&c->spans[first - 1].prefix, ip) ? &c->spans[first - 1]
-									    : NULL;
-}
-
-/* A direct network among shared addresses would hide them from the guard.  One around them is well:
- * the longer prefix decides. */
-static void check_not_shared(struct ps_check *c, const struct ps_prefix_at *direct)
-{
-	const struct ps_span *span = span_around(c, &direct->prefix.ip);
-	char text[PS_PREFIX_TEXT_MAX], shared[PS_PREFIX_TEXT_MAX];
-
-	if (!span || direct->prefix.bits < span->prefix.bits)
-		return;
-	ps_walk_find(c->w, direct->at,
-		     "direct network %s lies within the shared addresses %s of pool \"%s\" on line "
-		     "%u: remove it, or give one that is not shared",
-		     ps_prefix_format(&direct->prefix, text),
-		     ps_prefix_format(&span->prefix, shared),
-		     ps_quote(c->plan->pools[span->pool].name).text, span->at.line);
-}
-
-void ps_check_direct(struct ps_check *c)
-{
-	const struct ps_prefix_at *draft = c->draft->direct.items;
-	size_t n = c->draft->direct.n;
-	ps_auto_mem const struct ps_prefix_at **sorted = ps_walk_alloc(c->w, n, sizeof(void *));
-	struct ps_plan *plan = c->plan;
-
-	plan->direct = ps_walk_alloc(c->w, n, sizeof(*plan->direct));
-	for (size_t i = 0; plan->direct && i < n; i++) {
-		if (!draft[i].set)
-			continue;
-		sorted[plan->n_direct] = &draft[i];
-		plan->direct[plan->n_direct++] = draft[i].prefix;
-	}
-	if (c->w->error)
-		return;
-	qsort(sorted, plan->n_direct, sizeof(*sorted), by_network);
-	for (size_t i = 0; i < plan->n_direct; i++)
-		check_not_shared(c, sorted[i]);
-	for (size_t i = 1; i < plan->n_direct; i++) {
-		if (sorted[i]->prefix.bits == sorted[i - 1]->prefix.bits &&
-		    ps_ip_cmp(&sorted[i]->prefix.ip, &sorted[i - 1]->prefix.ip) == 0)
-			ps_walk_find(c->w, sorted[i]->at,
-				     "this network is already on line %u: remove one",
-				     sorted[i - 1]->at.line);
-	}
 }

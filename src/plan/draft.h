@@ -28,7 +28,7 @@ struct draft_host {
 	struct ps_ip_at underlay;
 	struct ps_list uplinks; /* struct ps_text_at */
 	struct ps_text_at underlay_interface;
-	struct ps_number_at mtu;
+	struct ps_number_at mtu, ledger_mib;
 };
 
 struct draft_block {
@@ -47,6 +47,8 @@ struct draft_pool {
 struct draft_match {
 	struct ps_text_at cgroup;
 	struct ps_number_at mark;
+	struct ps_span_at uid;
+	struct ps_prefix_at from, to;
 };
 
 struct draft_class {

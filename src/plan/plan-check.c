@@ -141,6 +141,8 @@ static void read_host(struct ps_check *c, const struct draft_host *draft, struct
 	check_interface(c, &draft->underlay_interface);
 	host->underlay_interface = ps_check_copy(c, draft->underlay_interface.text);
 	host->mtu = draft->mtu.set ? (unsigned)draft->mtu.value : PS_PLAN_MTU_DEFAULT;
+	host->ledger_mib = draft->ledger_mib.set ? (unsigned)draft->ledger_mib.value
+						 : PS_PLAN_LEDGER_DEFAULT_MIB;
 }
 
 static void check_crowds(struct ps_check *c)

@@ -62,10 +62,10 @@ static json_t *host_json(const struct ps_plan *plan, unsigned i)
 			return NULL;
 		}
 	}
-	return json_pack("{s:s, s:s, s:o, s:o, s:s?, s:i}", "name", host->name, "site",
+	return json_pack("{s:s, s:s, s:o, s:o, s:s?, s:i, s:i}", "name", host->name, "site",
 			 plan->sites[host->site].name, "underlay", ip_json(&host->underlay),
 			 "uplinks", uplinks, "underlay_interface", host->underlay_interface, "mtu",
-			 (int)host->mtu);
+			 (int)host->mtu, "ledger_mib", (int)host->ledger_mib);
 }
 
 static int by_prefix(const void *a, const void *b)
@@ -107,14 +107,30 @@ static json_t *pool_json(const struct ps_plan *plan, unsigned i)
 			 blocks_json(plan, pool));
 }
 
+static json_t *uid_json(const struct ps_match *match)
+{
+	if (!match->has_uid)
+		return json_null();
+	if (match->first_uid == match->last_uid)
+		return json_integer(match->first_uid);
+	return json_sprintf("%u-%u", match->first_uid, match->last_uid);
+}
+
+json_t *ps_match_json(const struct ps_match *match)
+{
+	return json_pack("{s:s?, s:o, s:o, s:o, s:o}", "cgroup", match->cgroup, "mark",
+			 match->has_mark ? json_integer(match->mark) : json_null(), "uid",
+			 uid_json(match), "from",
+			 match->has_from ? prefix_json(&match->from) : json_null(), "to",
+			 match->has_to ? prefix_json(&match->to) : json_null());
+}
+
 static json_t *class_json(const struct ps_plan *plan, unsigned i)
 {
 	const struct ps_class *class = &plan->classes[i];
 
-	return json_pack("{s:s, s:{s:s?, s:o}, s:o}", "name", class->name, "match", "cgroup",
-			 class->cgroup, "mark",
-			 class->has_mark ? json_integer(class->mark) : json_null(), "tags",
-			 tags_json(&class->tags));
+	return json_pack("{s:s, s:o, s:o}", "name", class->name, "match",
+			 ps_match_json(&class->match), "tags", tags_json(&class->tags));
 }
 
 static json_t *service_json(const struct ps_plan *plan, const struct ps_service *service)

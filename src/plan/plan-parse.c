@@ -55,6 +55,8 @@ static const struct ps_field host_fields[] = {
 	FIELD(struct draft_host, underlay_interface, ps_read_text),
 	FIELD(struct draft_host, mtu, ps_read_number, .min = PS_PLAN_MTU_MIN,
 	      .max = PS_PLAN_MTU_MAX),
+	FIELD(struct draft_host, ledger_mib, ps_read_number, .min = PS_PLAN_LEDGER_MIN_MIB,
+	      .max = PS_PLAN_LEDGER_MAX_MIB),
 };
 
 static const struct ps_field block_fields[] = {
@@ -89,6 +91,10 @@ static const struct ps_field pool_fields[] = {
 static const struct ps_field match_fields[] = {
 	FIELD(struct draft_match, cgroup, ps_read_text),
 	FIELD(struct draft_match, mark, ps_read_number, .max = UINT32_MAX),
+	FIELD(struct draft_match, uid, ps_read_span, .max = PS_PLAN_UID_MAX,
+	      .of = " (`id -u NAME` tells a user's)"),
+	FIELD(struct draft_match, from, ps_read_prefix),
+	FIELD(struct draft_match, to, ps_read_prefix),
 };
 
 static const struct ps_section match_section =

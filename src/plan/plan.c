@@ -62,7 +62,7 @@ static void pool_clear(struct ps_pool *pool)
 static void class_clear(struct ps_class *class)
 {
 	tags_clear(&class->tags);
-	free(class->cgroup);
+	free(class->match.cgroup);
 	free(class->name);
 }
 
@@ -152,16 +152,23 @@ bool ps_tags_cover(const struct ps_tags *tags, const struct ps_tags *wanted)
 	return true;
 }
 
+bool ps_plan_class_takes(const struct ps_plan *plan, unsigned class, const struct ps_grant *grant)
+{
+	const struct ps_class *of = &plan->classes[class];
+
+	return ps_tags_cover(&plan->pools[grant->pool].tags, &of->tags) &&
+	       (!of->match.has_from || ps_match_prefix(&of->match.from, &grant->address));
+}
+
 int ps_plan_class_pool(const struct ps_plan *plan, unsigned class, unsigned host)
 {
-	const struct ps_tags *wanted = &plan->classes[class].tags;
 	unsigned best = (unsigned)plan->n_pools;
 
 	for (size_t i = 0; i < plan->n_grants; i++) {
 		const struct ps_grant *grant = &plan->grants[i];
 
 		if (grant->host == host && grant->pool < best &&
-		    ps_tags_cover(&plan->pools[grant->pool].tags, wanted))
+		    ps_plan_class_takes(plan, class, grant))
 			best = grant->pool;
 	}
 	return best < plan->n_pools ? (int)best : PS_PLAN_NONE;

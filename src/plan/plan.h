@@ -30,12 +30,16 @@ enum {
 	PS_PLAN_GRANTS_MAX = 4 << 20,  /* 65,536 addresses of 64 slices */
 	PS_PLAN_UPLINKS_MAX = 16,      /* of one host */
 	PS_PLAN_TAGS_MAX = 16,         /* of one pool or class */
+	PS_PLAN_UID_MAX = 0xfffffffe,  /* 4294967295 means "nobody" (chown(2)) */
 	PS_PLAN_MTU_MIN = 576,         /* bytes; RFC 791 */
 	PS_PLAN_IP6_MTU_MIN = 1280,    /* every path carries this much IPv6 (RFC 8200 §5) */
 	PS_PLAN_OUTER_V4 = 28,         /* what encapsulation adds, bytes: IPv4 and UDP header */
 	PS_PLAN_OUTER_V6 = 48,
 	PS_PLAN_MTU_MAX = 65535,
 	PS_PLAN_MTU_DEFAULT = 1500,
+	PS_PLAN_LEDGER_MIN_MIB = 1,
+	PS_PLAN_LEDGER_MAX_MIB = 4096,
+	PS_PLAN_LEDGER_DEFAULT_MIB = 32,
 };
 
 struct ps_tag {
@@ -63,6 +67,7 @@ struct ps_host {
 	size_t n_uplinks;         /* at least 1 */
 	char *underlay_interface; /* NULL: the route decides */
 	unsigned mtu; /* of the path to the other hosts, bytes of outer packet; 1500 unless told */
+	unsigned ledger_mib; /* kernel memory for the pages of ports in use; 32 unless told */
 };
 
 enum ps_unowned { PS_UNOWNED_REJECT, PS_UNOWNED_DROP };
@@ -86,14 +91,42 @@ struct ps_pool {
 	size_t n_blocks;
 };
 
-/* Which traffic of a host takes which tags.  A class without cgroup and mark matches only programs
- * started with `portslice run` (every class has a cgroup of its own). */
+/* What a class asks of a call: all that is set must hold. */
+struct ps_match {
+	char *cgroup; /* absolute, below the agent's cgroup root; NULL if not matched on */
+	bool has_mark, has_uid, has_from, has_to;
+	uint32_t mark;                /* of the socket */
+	uint32_t first_uid, last_uid; /* the program's real uid */
+	struct ps_prefix from;        /* the shared address that the socket asks for */
+	struct ps_prefix to;          /* the destination */
+};
+
+/* Which traffic of a host takes which tags.  The first class whose match holds is taken; one that
+ * matches on nothing serves only programs started with `portslice run` (every class has a cgroup of
+ * its own), whose class is settled by that. */
 struct ps_class {
 	char *name;
-	char *cgroup; /* absolute, below the agent's cgroup root; NULL if not matched on */
-	bool has_mark;
-	uint32_t mark;
+	struct ps_match match;
 	struct ps_tags tags; /* a pool serves the class when it has all of these */
+};
+
+/* A call that looks for its class. */
+struct ps_call {
+	const char *cgroup; /* of the program, as ps_match.cgroup; NULL: outside the agent's root */
+	uint32_t mark, uid;
+	const struct ps_ip *from; /* NULL: the program asks for no address */
+	const struct ps_ip *to;   /* NULL: not known, as in bind() */
+};
+
+/* Why a class is not taken, or PS_MATCH_HOLDS. */
+enum ps_match_reason {
+	PS_MATCH_HOLDS,
+	PS_MATCH_NOTHING, /* it matches on nothing */
+	PS_MATCH_CGROUP,
+	PS_MATCH_MARK,
+	PS_MATCH_UID,
+	PS_MATCH_FROM,
+	PS_MATCH_TO,
 };
 
 /* A published static port: strangers may open connections to it. */
@@ -164,10 +197,24 @@ bool ps_plan_is_over_v6(const struct ps_plan *plan);
 /* PS_PLAN_OUTER_V4 or PS_PLAN_OUTER_V6. */
 unsigned ps_plan_outer_len(const struct ps_plan *plan);
 
+/* True when the match names anything at all. */
+bool ps_match_any(const struct ps_match *match);
+/* The first condition that does not hold.  What the hooks decide, in words. */
+enum ps_match_reason ps_match_judge(const struct ps_match *match, const struct ps_call *call);
+/* True when every call for which inner holds has outer hold too. */
+bool ps_match_covers(const struct ps_match *outer, const struct ps_match *inner);
+/* True when path is the folder or below it; both absolute. */
+bool ps_cgroup_contains(const char *folder, const char *path);
+/* ps_prefix_contains(), but ::/0 has no IPv4 addresses. */
+bool ps_match_prefix(const struct ps_prefix *prefix, const struct ps_ip *ip);
+
 /* True when tags has every key of wanted with the same value. */
 bool ps_tags_cover(const struct ps_tags *tags, const struct ps_tags *wanted);
+/* True when the pool has the class's tags, and address is one that its match asks for. */
+bool ps_plan_class_takes(const struct ps_plan *plan, unsigned class, const struct ps_grant *grant);
 /* The pool that serves `class` on `host`: the first, in the order of the file, whose tags cover the
- * class's and of which the host holds a slice; PS_PLAN_NONE if there is none. */
+ * class's and of which the host holds a slice (with `match.from`, one of its addresses);
+ * PS_PLAN_NONE if there is none. */
 int ps_plan_class_pool(const struct ps_plan *plan, unsigned class, unsigned host);
 
 /* Gives one slice of a shared address to another host, or with PS_PLAN_NONE to nobody: for the time
@@ -203,6 +250,8 @@ int ps_plan_moves(const struct ps_plan *old, const struct ps_plan *new, struct p
  * *ret is the caller's to free; empty when the plans mean the same. */
 int ps_plan_diff(const struct ps_plan *old, const struct ps_plan *new, char **ret);
 
+/* A match as JSON (a new reference; NULL without memory), as it is in the plan's. */
+json_t *ps_match_json(const struct ps_match *match);
 /* The whole plan as JSON (a new reference; NULL without memory).  doc/plan.md gives the shape. */
 json_t *ps_plan_json(const struct ps_plan *plan);
 /* SHA-256 of the meaning of a plan: comments, order of keys and spelling do not count.  The order

@@ -251,6 +251,41 @@ void ps_read_number(struct ps_walk *w, const struct ps_field *field, yaml_node_t
 			     (unsigned long long)field->max);
 }
 
+/* "1000", or "1000-1999" in *text, which is cut in two. */
+static bool span_of(char *text, struct ps_span_at *ret)
+{
+	char *dash = strchr(text, '-');
+
+	if (dash)
+		*dash = '\0';
+	return number_of(text, &ret->first) && number_of(dash ? dash + 1 : text, &ret->last);
+}
+
+void ps_read_span(struct ps_walk *w, const struct ps_field *field, yaml_node_t *node, void *ret)
+{
+	const char *text = scalar(w, field->key, node);
+	ps_auto_mem char *copy = text ? strdup(text) : NULL;
+	struct ps_span_at *span = ret;
+
+	span->at = ps_walk_spot(node);
+	if (!copy) {
+		w->error = text ? -ENOMEM : w->error;
+		return;
+	}
+	if (!span_of(copy, span) || span->first < field->min || span->last > field->max)
+		ps_walk_find(w, span->at,
+			     "`%s` is \"%s\": it must be a number from %llu to %llu, or a range "
+			     "like 1000-1999%s",
+			     field->key, ps_quote(text).text, (unsigned long long)field->min,
+			     (unsigned long long)field->max, (const char *)field->of);
+	else if (span->last < span->first)
+		ps_walk_find(w, span->at, "`%s` is \"%s\", which is empty: write %llu-%llu",
+			     field->key, ps_quote(text).text, (unsigned long long)span->last,
+			     (unsigned long long)span->first);
+	else
+		span->set = true;
+}
+
 static void find_bad_word(struct ps_walk *w, const struct ps_field *field, struct ps_spot at,
 			  const char *text)
 {

@@ -41,6 +41,13 @@ struct ps_number_at {
 	struct ps_spot at;
 };
 
+/* From first to last. */
+struct ps_span_at {
+	uint64_t first, last;
+	bool set;
+	struct ps_spot at;
+};
+
 struct ps_ip_at {
 	struct ps_ip ip;
 	bool set;
@@ -83,7 +90,8 @@ struct ps_field {
 	size_t offset;
 	bool required;
 	uint64_t min, max; /* of a number */
-	const void *of;    /* what read needs to know more: a struct ps_section, a list of words */
+	const void *
+		of; /* what read needs to know more: a struct ps_section, a list of words, a hint */
 };
 
 /* A mapping by name, or a list, of like items.  The first member of an item is a ps_text_at: its
@@ -120,7 +128,8 @@ size_t ps_walk_offset(const char *text, size_t len, size_t characters);
 /* Reads the fields of a mapping into ret, which is zeroed. */
 void ps_walk_map(struct ps_walk *w, const struct ps_section *section, yaml_node_t *node, void *ret);
 
-ps_read_fn ps_read_text, ps_read_name, ps_read_number, ps_read_word, ps_read_ip, ps_read_prefix;
+ps_read_fn ps_read_text, ps_read_name, ps_read_number, ps_read_span, ps_read_word, ps_read_ip,
+	ps_read_prefix;
 ps_read_fn ps_read_map;      /* of: section; ret: the struct */
 ps_read_fn ps_read_named;    /* of: section; ret: struct ps_list of items by name */
 ps_read_fn ps_read_items;    /* of: section; ret: struct ps_list of items */

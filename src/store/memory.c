@@ -238,11 +238,11 @@ static int memory_watch_fd(struct ps_store *store)
 	return memory_of(store)->event_fd;
 }
 
-static void memory_watch_clear(struct ps_store *store)
+static bool memory_watch_clear(struct ps_store *store)
 {
 	eventfd_t count;
 
-	(void)eventfd_read(memory_of(store)->event_fd, &count);
+	return eventfd_read(memory_of(store)->event_fd, &count) == 0;
 }
 
 static int memory_changes(struct ps_store *store, const char *prefix, uint64_t since,

@@ -416,12 +416,14 @@ static int sqlite_watch_fd(struct ps_store *store)
 	return s->watch_fd;
 }
 
-static void sqlite_watch_clear(struct ps_store *store)
+static bool sqlite_watch_clear(struct ps_store *store)
 {
+	bool is_news = false;
 	char events[4096];
 
 	while (read(sqlite_of(store)->watch_fd, events, sizeof(events)) > 0)
-		;
+		is_news = true;
+	return is_news;
 }
 
 static int sqlite_changes(struct ps_store *store, const char *prefix, uint64_t since,

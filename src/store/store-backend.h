@@ -28,6 +28,9 @@ struct ps_store_ops {
 	/* place is the URL after the scheme.  *ret_message stays NULL where the sentence of
 	 * ps_store_error_text() says enough. */
 	int (*open)(const char *place, struct ps_store **ret, char **ret_message);
+	/* What an error of this back end means and the remedy, to follow the URL in a sentence; NULL:
+	 * as everywhere.  May itself be NULL. */
+	const char *(*meaning)(int error);
 	/* Frees the back end's struct; store->url is not its business. */
 	void (*close)(struct ps_store *store);
 	int (*get)(struct ps_store *store, const char *key, struct ps_store_value *ret);
@@ -37,15 +40,18 @@ struct ps_store_ops {
 	int (*revision)(struct ps_store *store, uint64_t *ret);
 	int (*incarnation)(struct ps_store *store, uint64_t *ret);
 	int (*watch_fd)(struct ps_store *store);
-	void (*watch_clear)(struct ps_store *store);
+	bool (*watch_clear)(struct ps_store *store);
 	int (*changes)(struct ps_store *store, const char *prefix, uint64_t since,
 		       struct ps_store_values *ret);
 	int (*history)(struct ps_store *store, const char *key, size_t max,
 		       struct ps_store_values *ret);
+	void (*reconnect)(struct ps_store *store); /* NULL: there is one place only */
 };
 
 extern const struct ps_store_ops ps_store_memory;
 extern const struct ps_store_ops ps_store_sqlite;
+extern const struct ps_store_ops ps_store_etcd;
+extern const struct ps_store_ops ps_store_etcds;
 
 /* A copy of everything `from` points to. */
 int ps_store_value_copy(const struct ps_store_value *from, struct ps_store_value *ret);

@@ -39,17 +39,23 @@
 #include "base/own.h"
 #include "store/store-backend.h"
 
-static const struct ps_store_ops *const back_ends[] = {&ps_store_memory, &ps_store_sqlite};
+static const struct ps_store_ops *const back_ends[] = {&ps_store_memory, &ps_store_sqlite,
+						       &ps_store_etcd, &ps_store_etcds};
+
+static const struct ps_store_ops *back_end_of(const char *url)
+{
+	for (size_t i = 0; i < PS_N_ELEMENTS(back_ends); i++) {
+		if (strncmp(url, back_ends[i]->scheme, strlen(back_ends[i]->scheme)) == 0)
+			return back_ends[i];
+	}
+	return NULL;
+}
 
 static int open_back_end(const char *url, struct ps_store **ret, char **ret_message)
 {
-	for (size_t i = 0; i < PS_N_ELEMENTS(back_ends); i++) {
-		size_t len = strlen(back_ends[i]->scheme);
+	const struct ps_store_ops *ops = back_end_of(url);
 
-		if (strncmp(url, back_ends[i]->scheme, len) == 0)
-			return back_ends[i]->open(url + len, ret, ret_message);
-	}
-	return -EINVAL;
+	return ops ? ops->open(url + strlen(ops->scheme), ret, ret_message) : -EINVAL;
 }
 
 static int open_named(const char *url, struct ps_store **ret, char **ret_message)
@@ -102,7 +108,8 @@ static const char *meaning_of(int error)
 		int error;
 		const char *text;
 	} rows[] = {
-		{EINVAL, "names no store: write sqlite:/path/to/file"},
+		{EINVAL, "names no store: write sqlite:/path/to/file or "
+			 "etcd://host:port,host:port/prefix"},
 		{ENOENT, "cannot be created: make its folder first"},
 		{EACCES, "must be readable and writable, like its folder: "
 			 "run as its owner, or correct owner and mode"},
@@ -127,12 +134,15 @@ static const char *meaning_of(int error)
 
 int ps_store_error_text(int error, const char *url, char **ret)
 {
-	const char *text = meaning_of(error);
+	const struct ps_store_ops *ops = back_end_of(url);
+	const char *text = ops && ops->meaning ? ops->meaning(error) : NULL;
 	const char *name = url;
 	char *sentence;
 
 	if (error != -EINVAL && strncmp(url, "sqlite:", 7) == 0)
 		name += 7;
+	if (!text)
+		text = meaning_of(error);
 	if (asprintf(&sentence, "%s %s", name, text ? text : "cannot be used: ") < 0)
 		return -ENOMEM;
 	if (text) {
@@ -250,9 +260,9 @@ int ps_store_watch_fd(struct ps_store *store)
 	return store->ops->watch_fd(store);
 }
 
-void ps_store_watch_clear(struct ps_store *store)
+bool ps_store_watch_clear(struct ps_store *store)
 {
-	store->ops->watch_clear(store);
+	return store->ops->watch_clear(store);
 }
 
 int ps_store_changes(struct ps_store *store, const char *prefix, uint64_t since,
@@ -265,6 +275,12 @@ int ps_store_history(struct ps_store *store, const char *key, size_t max,
 		     struct ps_store_values *ret)
 {
 	return store->ops->history(store, key, max, ret);
+}
+
+void ps_store_reconnect(struct ps_store *store)
+{
+	if (store->ops->reconnect)
+		store->ops->reconnect(store);
 }
 
 int ps_store_value_copy(const struct ps_store_value *from, struct ps_store_value *ret)

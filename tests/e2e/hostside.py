@@ -163,7 +163,7 @@ def stands(lab, host: str, n_routes: int = 2) -> dict:
         "xdp": "xdp" in now["xdp"],
         "hooks": sum(now["hooks"].count(f"ps_{name}") for name in ("connect4", "connect6", "bind4", "bind6",
                                                                   "sendmsg4", "sendmsg6", "sock_release",
-                                                                  "sockops")) == 8,
+                                                                  "sock_create", "sockops")) == 9,
         "pins": sum(name in now["pins"] for name in ("uplink-eth0", "hook-connect4", "pages",
                                                      "dispatch-counters")) == 4,
         "journal": "undo.json" in now["run"] and "plan.yaml" in now["run"],

@@ -18,7 +18,7 @@ WEB1, WEB2, DNS = "203.0.113.2", "203.0.113.130", "203.0.113.6"
 SQUID = """http_port {ip}:{port}
 acl all_ports port 1-65535
 http_access allow all_ports
-tcp_outgoing_mark {mark}
+{outgoing}
 client_persistent_connections off
 server_persistent_connections off
 cache deny all
@@ -39,8 +39,8 @@ defaults
   timeout server 10s
 listen front
   bind {ip}:{port}
-  server web1 203.0.113.2:80
-  server web2 203.0.113.130:80
+  server web1 203.0.113.2:80 {source}
+  server web2 203.0.113.130:80 {source}
 """
 NGINX = """daemon off;
 user www-data;
@@ -56,7 +56,7 @@ http {{
   server {{
     listen {ip}:{port} backlog=4096;
     keepalive_timeout 0;
-    location / {{ proxy_pass http://web; proxy_set_header Host nginx; proxy_next_upstream off; }}
+    location / {{ proxy_pass http://web; proxy_set_header Host nginx; proxy_bind {bind}; proxy_next_upstream off; }}
   }}
 }}
 """
@@ -89,23 +89,29 @@ def await_listener(lab: Lab, node: str, port: int) -> None:
     lab.wait(lambda: lab.run(node, listeners).stdout, 20, f"{node}: a listener on {port}")
 
 
-def squid(lab: Lab, host: str, mark: int, port: int = 3128) -> None:
-    """A forward proxy of no cgroup class that chooses its class by a socket mark."""
-    path = _configure(lab, host, "squid.conf", SQUID, port, mark=mark)
-    lab.popen(host, ["squid", "-N", "-f", path], cgroup=lab.cgroup(host), **QUIET)
+def squid(lab: Lab, host: str, mark: int = 0, address: str = "", wish: str = "",
+          port: int = 3128) -> subprocess.Popen:
+    """A forward proxy that chooses its class by a socket mark, or its source address; in no class, or in one."""
+    lines = [f"tcp_outgoing_mark {mark}"] * bool(mark) + [f"tcp_outgoing_address {address}"] * bool(address)
+    path = _configure(lab, host, "squid.conf", SQUID, port, outgoing="\n".join(lines))
+    argv = plane.in_class(wish, ["squid", "-N", "-f", path]) if wish else ["squid", "-N", "-f", path]
+    process = lab.popen(host, argv, cgroup=lab.cgroup(host), **QUIET)
     await_listener(lab, host, port)
+    return process
 
 
-def haproxy(lab: Lab, host: str, wish: str, port: int = 8081) -> None:
-    path = _configure(lab, host, "haproxy.cfg", HAPROXY, port)
-    plane.popen(lab, host, wish, ["haproxy", "-db", "-f", path], **QUIET)
+def haproxy(lab: Lab, host: str, wish: str, port: int = 8081, source: str = "") -> subprocess.Popen:
+    path = _configure(lab, host, "haproxy.cfg", HAPROXY, port, source=source and f"source {source}")
+    process = plane.popen(lab, host, wish, ["haproxy", "-db", "-f", path], **QUIET)
     await_listener(lab, host, port)
+    return process
 
 
-def nginx(lab: Lab, host: str, wish: str, port: int = 8080) -> None:
-    path = _configure(lab, host, "nginx-proxy.conf", NGINX, port)
-    plane.popen(lab, host, wish, ["nginx", "-e", path.with_suffix(".log"), "-c", path], **QUIET)
+def nginx(lab: Lab, host: str, wish: str, port: int = 8080, bind: str = "off") -> subprocess.Popen:
+    path = _configure(lab, host, "nginx-proxy.conf", NGINX, port, bind=bind)
+    process = plane.popen(lab, host, wish, ["nginx", "-e", path.with_suffix(".log"), "-c", path], **QUIET)
     await_listener(lab, host, port)
+    return process
 
 
 def unbound(lab: Lab, host: str, wish: str, port: int = 5300) -> subprocess.Popen:

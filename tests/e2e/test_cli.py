@@ -15,7 +15,7 @@ from hostside import WEB
 VERBS = ["plan check", "plan deal", "plan show", "plan diff", "plan apply", "plan rollback", "plan history", "show sites",
          "show hosts", "show pools", "show classes", "show addresses", "show uplinks", "show slices", "show counters",
          "show plane",
-         "who", "trace", "run", "status", "events", "attach", "detach", "lab up", "lab down", "lab exec", "lab status"]
+         "who", "trace", "run", "explain", "status", "events", "attach", "detach", "lab up", "lab down", "lab exec", "lab status"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def test_every_verb_has_help(verb):
     ["plan", "apply", "--nonsense", "x"], ["plan", "rollback", "x"], ["plan", "diff"], ["plan", "deal", "/nowhere"],
     ["plan", "check", "/nowhere"], ["who"], ["who", "198.51.100.1"], ["who", "198.51.100.1:70000"], ["who", "x:1"],
     ["trace"], ["trace", "--from", "x"], ["trace", "--nonsense"], ["run"], ["run", "--tag", "x", "--", "true"],
-    ["run", "--mark", "x", "--", "true"], ["run", "--nonsense", "--", "true"], ["events", "-x"], ["status", "x"],
+    ["run", "--mark", "x", "--", "true"], ["explain"], ["explain", "--pid", "1"], ["explain", "--pid", "x", "--to", "1.2.3.4:5"],
+    ["run", "--nonsense", "--", "true"], ["events", "-x"], ["status", "x"],
     ["detach", "x"], ["attach", "x"], ["show", "counters", "x"], ["show", "slices", "x"], ["show", "uplinks", "x"],
     ["plan", "history", "x"],
     ["status", "--instance"], ["plan", "check", "--store"],
@@ -100,7 +101,7 @@ TABLES = {
     ("show", "sites"): ["site", "edge", "hosts"],
     ("show", "hosts"): ["host", "site", "underlay", "mtu", "slices", "plan"],
     ("show", "pools"): ["pool", "tags", "slice", "unowned", "echo", "addresses", "slices", "dealt"],
-    ("show", "classes"): ["class", "cgroup", "mark", "tags"],
+    ("show", "classes"): ["class", "cgroup", "mark", "uid", "from", "to", "tags"],
     ("show", "addresses"): ["prefix", "site", "pool", "tags"],
     ("show", "slices"): ["address", "first_port", "ports", "claims"],
     ("show", "counters", "all"): ["part", "reason", "packets", "meaning"],

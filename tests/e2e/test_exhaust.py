@@ -127,12 +127,11 @@ def test_one_destination_stops_when_the_slices_shared_ports_are_used(bench, form
 
 @pytest.mark.parametrize("form", ["bind(0:0)", "bind(ip:0)", "udp, bind(0:0)"])
 def test_one_destination_of_programs_that_bind_first_stops_at_the_ports_for_them(bench, form):
-    """In any order: bind() cannot know to whom a port will have to be free."""
+    """bind() cannot know to whom a port will have to be free; it draws those first that are in use towards nobody."""
     options = [option.format(ip=bench.ip) for option in FORMS[form]]
     report, usable = bench.exhaust(ONE, *options), peerless_ports(bench.slices())
-    # bind() draws at random, and may draw a port that is taken towards this destination (doc/status.md).
-    assert usable * 3 // 4 <= report["through"] == report["sources"] <= usable, report
-    assert fault(report)[:3] == ("connect", "EADDRNOTAVAIL", LOAD - report["through"])
+    assert report["through"] == report["sources"] == usable, report
+    assert fault(report) == ("connect", "EADDRNOTAVAIL", LOAD - usable, usable + 1)
 
 
 def test_the_event_names_the_program_where_the_source_says_nothing(bench):

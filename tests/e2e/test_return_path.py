@@ -40,14 +40,11 @@ def wide(lab):
 # -- large answers over UDP ------------------------------------------------------------------------------------------
 
 def ask(lab, host: str, server: str, questions: int) -> subprocess.Popen:
-    """One question after the other for a large answer; TCP is no way out.
-
-    Each by a dig of its own: `dig -f` opens a socket before the last one is closed, and two that are bound to the
-    same port by chance cannot both connect to one server.
-    """
-    dig = f"dig @{DNS[server]} large.lab TXT +bufsize=4096 +notcp +ignore +tries=1 +time=2 +noall +answer"
-    return plane.popen(lab, host, GB, ["sh", "-c", f"for i in $(seq {questions}); do {dig}; done"],
-                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    """One question after the other for a large answer; TCP is no way out. dig binds before it connects."""
+    batch = lab.state / host / "large-names"
+    batch.write_text("large.lab TXT\n" * questions)
+    argv = ["dig", f"@{DNS[server]}", "+bufsize=4096", "+notcp", "+ignore", "+tries=1", "+time=2", "+noall", "+answer"]
+    return plane.popen(lab, host, GB, [*argv, "-f", batch], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def texts(dig: subprocess.Popen) -> Counter:

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/own.h"
+#include "egress/inside.h"
 
 struct lab lab;
 struct ps_egress *egress;
@@ -74,13 +75,16 @@ static struct ps_egress_slice slice_at(const char *address, uint16_t first)
 
 void plan_default(void)
 {
-	static struct ps_egress_match matches[3];
 	static struct ps_prefix direct[2], shared[2];
 	static const unsigned shared_shift[] = {LAB_SHIFT, LAB_SHIFT};
 
-	matches[0] = (struct ps_egress_match){lab.class_id, lab.class_level, false, 0, 0};
-	matches[1] = (struct ps_egress_match){lab.class_id, lab.class_level, true, MARK, 1};
-	matches[2] = (struct ps_egress_match){0, 0, true, MARK + 1, 2};
+	plan.cgroups[0] = (struct ps_egress_cgroup){lab.class_id, lab.class_level, PS_EGRESS_ANY,
+						    PS_EGRESS_ANY};
+	plan.matches[MARKED] = (struct ps_egress_match){
+		.class = MARKED, .cgroup = 0, .has_mark = true, .mark = MARK};
+	plan.matches[BARE] = (struct ps_egress_match){
+		.class = BARE, .cgroup = PS_EGRESS_ANY, .has_mark = true, .mark = MARK + 1};
+	plan.matches[MAIN] = (struct ps_egress_match){.class = MAIN, .cgroup = 0};
 	for (unsigned i = 0; i < 2; i++) {
 		struct ps_ip service = ip_of(nets[i].shared[0]);
 
@@ -92,15 +96,17 @@ void plan_default(void)
 		plan.slices[2 * i] = slice_at(nets[i].shared[0], LAB_FIRST_PORT);
 		plan.slices[2 * i + 1] = slice_at(nets[i].shared[1], 8192);
 	}
-	plan.choices[0] = (struct ps_choices){{0, 1}, {2, 1}};
-	plan.choices[1] = (struct ps_choices){{1, 1}, {3, 1}};
-	plan.choices[2] = (struct ps_choices){{0, 0}, {0, 0}};
+	plan.choices[MARKED] = (struct ps_choices){{1, 1, 0}, {3, 1, 0}};
+	plan.choices[BARE] = (struct ps_choices){{0, 0, 0}, {0, 0, 0}};
+	plan.choices[MAIN] = (struct ps_choices){{0, 1, 0}, {2, 1, 0}};
 	plan.config = (struct ps_egress_config){.slices = plan.slices,
 						.n_slices = 4,
 						.choices = plan.choices,
-						.n_choices = 3,
-						.matches = matches,
-						.n_matches = 3,
+						.n_choices = N_CLASSES,
+						.cgroups = plan.cgroups,
+						.n_cgroups = 1,
+						.matches = plan.matches,
+						.n_matches = N_CLASSES,
 						.direct = direct,
 						.n_direct = 2,
 						.shared = shared,
@@ -126,11 +132,59 @@ void start(void)
 	egress = ps_move(next);
 }
 
+int open_quarantine(void)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "%s/quarantine", lab.pins);
+	return bpf_obj_get(path);
+}
+
+void end_quarantines(void)
+{
+	struct ps_claim_key key, next;
+	int fd = open_quarantine();
+	void *from = NULL;
+
+	while (bpf_map_get_next_key(fd, from, &next) == 0) {
+		struct ps_quarantine value;
+
+		key = next;
+		from = &key;
+		assert_int_equal(bpf_map_lookup_elem(fd, &key, &value), 0);
+		value.free_after_ns = 1;
+		assert_int_equal(bpf_map_update_elem(fd, &key, &value, BPF_EXIST), 0);
+	}
+	close(fd);
+}
+
+void start_afresh(void)
+{
+	uint64_t n;
+
+	start();
+	end_quarantines();
+	assert_int_equal(ps_egress_thaw(egress, &n), 0);
+	assert_int_equal(ps_egress_sweep(egress, true, &n), 0);
+}
+
+struct ps_claim_key orphan(int fd)
+{
+	int map = bpf_map__fd(egress->hooks->maps.sockets);
+	struct ps_held held;
+
+	assert_int_equal(bpf_map_lookup_elem(map, &fd, &held), 0);
+	assert_int_equal(held.held, 1);
+	held.held = 0;
+	assert_int_equal(bpf_map_update_elem(map, &fd, &held, BPF_EXIST), 0);
+	return held.grip.flow;
+}
+
 int set_up(void **state)
 {
 	net = *state;
 	plan_default();
-	start();
+	start_afresh();
 	lab_enter(lab.class_dir);
 	return 0;
 }

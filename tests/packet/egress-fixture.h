@@ -13,6 +13,10 @@
 
 enum { PORT = 7000, MARK = 77, DEADLINE_MS = 20000, SERVICE_PORT = 25565 };
 
+/* By cgroup and mark: one slice of each family's second address.  By a mark: none.  By cgroup: one
+ * slice of the first. */
+enum { MARKED, BARE, MAIN, N_CLASSES };
+
 /* The lab's addresses of one family; tests run once for each. */
 struct net {
 	int family;
@@ -27,7 +31,9 @@ struct net {
 /* What a generation shall know; changed by tests before start(). */
 struct fixture_plan {
 	struct ps_egress_slice slices[4]; /* two of IPv4, two of IPv6 */
-	struct ps_choices choices[3];
+	struct ps_choices choices[N_CLASSES];
+	struct ps_egress_match matches[N_CLASSES];
+	struct ps_egress_cgroup cgroups[1];
 	struct ps_claim_key services[2]; /* one of each family */
 	struct ps_egress_config config;
 	struct ps_egress_options options;
@@ -51,14 +57,20 @@ extern const struct net nets[2], *net; /* the present one */
 
 struct ps_ip ip_of(const char *text);
 struct ps_prefix prefix(const char *text);
-/* Class 0 (by cgroup): one slice of each family's first address.  Class 1 (cgroup and mark): one of
- * the second.  Class 2: none. */
 void plan_default(void);
 /* Slice n and class n's choice of the present family. */
 const struct ps_egress_slice *slice(unsigned n);
 struct ps_choice *choice(unsigned n);
 /* Loads the plan and puts it in place of the generation before. */
 void start(void);
+/* The same, and what the kernel has in TIME_WAIT from tests before is not in the way. */
+void start_afresh(void);
+/* A file descriptor of the map, the caller's. */
+int open_quarantine(void);
+/* Pretends that all quarantines have ended. */
+void end_quarantines(void);
+/* Makes a socket of this process forget its claim, which nobody holds from then on. */
+struct ps_claim_key orphan(int fd);
 /* *state is a struct net. */
 int set_up(void **state);
 int tear_down(void **state);

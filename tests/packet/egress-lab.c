@@ -133,8 +133,8 @@ static int make_networks(struct lab *lab)
 		"ip -n $b route add 198.51.100.0/24 via 10.77.0.1;"
 		"ip -n $a -6 route add local 2001:db8:100::/126 dev lo;"
 		"ip -n $b -6 route add 2001:db8:100::/120 via 2001:db8:77::1;"
-		"nsenter --net=/run/netns/$a sysctl -qw net.ipv6.ip_nonlocal_bind=1"
-		" net.ipv4.ping_group_range='0 0'",
+		"nsenter --net=/run/netns/$a sysctl -qw net.ipv6.ip_nonlocal_bind=1 "
+		"net.ipv4.tcp_fin_timeout=" LAB_FIN_TIMEOUT_S " net.ipv4.ping_group_range='0 0'",
 		id, id);
 	if (r < 0)
 		return r;

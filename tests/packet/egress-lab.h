@@ -23,6 +23,11 @@ enum {
 	LAB_SHARED = LAB_PORTS - LAB_EXCLUSIVE, /* ports towards each peer */
 };
 
+/* An orphan in FIN_WAIT2 keeps its port for so long (seconds, text).  The kernel puts most of them
+ * aside at once; but where the ACK of the FIN comes while close() still has the socket, it stays whole
+ * (tcp_rcv_state_process(), net/ipv4/tcp_input.c), with its claim. */
+#define LAB_FIN_TIMEOUT_S "5"
+
 struct lab {
 	char root[64];         /* a bpffs below /tmp */
 	char pins[96];         /* where the loader may pin */

@@ -99,6 +99,78 @@ static void ports_without_a_peer_are_drawn_from_the_exclusive_block(void **state
 	wait_for_claims(0);
 }
 
+static int bind_and_dial(int type, const char *from, const char *to)
+{
+	int fd = new_socket(type), r = try_bind(fd, from, 0);
+
+	if (!r)
+		r = try_connect(fd, to, PORT);
+	if (r < 0)
+		close(fd);
+	return r < 0 ? r : fd;
+}
+
+/* bind() does not know the destination, so it is right if no port has any while there is one without. */
+static void binding_first_reaches_one_destination_from_every_exclusive_port(void **state)
+{
+	static const int types[] = {SOCK_STREAM, SOCK_DGRAM};
+	const char *const from[] = {net->shared[0], net->any};
+	int held[LAB_EXCLUSIVE];
+
+	(void)state;
+	for (unsigned row = 0; row < 4; row++) {
+		for (unsigned i = 0; i < LAB_EXCLUSIVE; i++) {
+			held[i] = bind_and_dial(types[row % 2], from[row / 2], net->far[0]);
+			assert_true(held[i] >= 0);
+		}
+		assert_int_equal(bind_and_dial(types[row % 2], from[row / 2], net->far[0]),
+				 -EADDRNOTAVAIL);
+		close_all(held, LAB_EXCLUSIVE);
+		wait_for_claims(0);
+	}
+}
+
+static void a_long_connection_is_in_nobodys_way_while_exclusive_ports_are_left(void **state)
+{
+	int held[LAB_EXCLUSIVE - 1], more[4 * LAB_EXCLUSIVE], fd;
+
+	(void)state;
+	for (unsigned i = 0; i < LAB_EXCLUSIVE - 1; i++)
+		held[i] = bind_and_dial(SOCK_DGRAM, net->any, net->far[0]);
+	for (unsigned i = 0; i < 4 * LAB_EXCLUSIVE; i++) {
+		fd = bind_and_dial(SOCK_DGRAM, net->any, net->far[0]);
+		assert_true(fd >= 0);
+		close(fd);
+	}
+	/* As many more as one likes, each to another destination. */
+	start();
+	for (unsigned i = 0; i < 4 * LAB_EXCLUSIVE; i++) {
+		more[i] = new_socket(SOCK_DGRAM);
+		assert_int_equal(try_bind(more[i], net->any, 0), 0);
+		assert_int_equal(try_connect(more[i], net->far[1], (uint16_t)(PORT + i)), 0);
+	}
+	close_all(held, LAB_EXCLUSIVE - 1);
+	close_all(more, 4 * LAB_EXCLUSIVE);
+	wait_for_claims(0);
+}
+
+/* A socket that is connected anew, or answers to several, counts once for each. */
+static void what_a_socket_was_connected_to_before_counts_no_longer(void **state)
+{
+	int fd = bind_and_dial(SOCK_DGRAM, net->shared[0], net->far[0]), held[LAB_EXCLUSIVE];
+
+	(void)state;
+	for (unsigned i = 0; i < 3 * LAB_EXCLUSIVE; i++)
+		assert_int_equal(try_connect(fd, net->far[i % 2], PORT), 0);
+	close(fd);
+	for (unsigned i = 0; i < LAB_EXCLUSIVE; i++) {
+		held[i] = bind_and_dial(SOCK_DGRAM, net->shared[0], net->far[0]);
+		assert_true(held[i] >= 0);
+	}
+	close_all(held, LAB_EXCLUSIVE);
+	wait_for_claims(0);
+}
+
 static void a_port_held_without_a_peer_is_held_once_and_never_drawn(void **state)
 {
 	int held[LAB_SHARED], fd;
@@ -218,6 +290,9 @@ int main(void)
 		FACT(binding_first_ends_in_the_slice),
 		FACT(bind_refuses_what_is_not_ours),
 		FACT(ports_without_a_peer_are_drawn_from_the_exclusive_block),
+		FACT(binding_first_reaches_one_destination_from_every_exclusive_port),
+		FACT(a_long_connection_is_in_nobodys_way_while_exclusive_ports_are_left),
+		FACT(what_a_socket_was_connected_to_before_counts_no_longer),
 		FACT(a_port_held_without_a_peer_is_held_once_and_never_drawn),
 		FACT(a_socket_bound_elsewhere_may_not_connect),
 		FACT(a_listener_on_the_wildcard_costs_its_own_port_only),

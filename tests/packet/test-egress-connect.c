@@ -10,6 +10,7 @@
 
 #include "base/own.h"
 #include "egress-fixture.h"
+#include "egress/choose.h"
 
 static void fills_refuses_and_recovers(int type)
 {
@@ -31,7 +32,7 @@ static void fills_refuses_and_recovers(int type)
 	assert_int_equal(told.last.reason, PS_EGRESS_EXHAUSTED);
 	assert_int_equal(told.last.pid, getpid());
 	assert_int_equal(told.last.cgroup, lab.class_id);
-	assert_int_equal(told.last.class, 0);
+	assert_int_equal(told.last.class, MAIN);
 	assert_memory_equal(told.last.dst.bytes, &peer, sizeof(peer));
 	assert_int_equal(told.last.dport, htons(PORT));
 	assert_true(strstr(program_invocation_short_name, told.last.comm) != NULL);
@@ -91,7 +92,7 @@ static void two_slices_of_two_addresses_are_used_to_the_last_port(void **state)
 	unsigned n[2] = {0};
 
 	(void)state;
-	choice(0)->n = 2;
+	choice(MAIN)->n = 2;
 	start();
 	for (unsigned i = 0; i < 2 * LAB_SHARED; i++) {
 		struct end name;
@@ -116,7 +117,7 @@ static void a_requested_address_is_kept(void **state)
 	int only = 1;
 
 	(void)state;
-	choice(0)->n = 2;
+	choice(MAIN)->n = 2;
 	start();
 	for (unsigned i = 0; i < 8; i++) {
 		int fd = new_socket(SOCK_STREAM);
@@ -160,6 +161,189 @@ static void the_mark_chooses_the_class(void **state)
 		close(fd);
 	}
 	assert_int_equal(counter(PS_EGRESS_NO_SLICE), 2);
+}
+
+/* Class MARKED, which has the second address, by something else than a mark. */
+static struct ps_egress_match *other_match(void)
+{
+	plan.matches[MARKED] = (struct ps_egress_match){.class = MARKED, .cgroup = PS_EGRESS_ANY};
+	return &plan.matches[MARKED];
+}
+
+static void the_uid_chooses_the_class(void **state)
+{
+	static const struct {
+		uid_t uid;
+		unsigned slice;
+	} rows[] = {{999, 0}, {1000, 1}, {1500, 1}, {1999, 1}, {2000, 0}, {0, 0}};
+	struct ps_egress_match *match = other_match();
+
+	(void)state;
+	match->has_uid = true;
+	match->first_uid = 1000;
+	match->last_uid = 1999;
+	start();
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		int fd;
+
+		assert_int_equal(setresuid(rows[i].uid, (uid_t)-1, (uid_t)-1), 0);
+		fd = dial(SOCK_STREAM, net->far[0]);
+		assert_int_equal(setresuid(0, (uid_t)-1, (uid_t)-1), 0);
+		assert_true(fd >= 0);
+		assert_from_slice(fd, slice(rows[i].slice));
+		close(fd);
+	}
+}
+
+static void the_destination_chooses_the_class(void **state)
+{
+	struct ps_egress_match *match = other_match();
+	static const unsigned slices[] = {0, 1, 0};
+
+	(void)state;
+	match->has_to = true;
+	match->to = prefix(net->far[1]);
+	start();
+	for (size_t i = 0; i < PS_N_ELEMENTS(slices); i++) {
+		int tcp = dial(SOCK_STREAM, net->far[i]), udp = dial(SOCK_DGRAM, net->far[i]);
+
+		assert_true(tcp >= 0 && udp >= 0);
+		assert_from_slice(tcp, slice(slices[i]));
+		assert_from_slice(udp, slice(slices[i]));
+		close(tcp);
+		close(udp);
+	}
+}
+
+static void a_socket_bound_before_its_destination_is_known_stays_or_is_refused(void **state)
+{
+	struct ps_egress_match *match = other_match();
+	int fd = new_socket(SOCK_STREAM);
+
+	(void)state;
+	match->has_to = true;
+	match->to = prefix(net->far[1]);
+	start();
+	assert_int_equal(try_bind(fd, net->any, 0), 0);
+	assert_from_slice(fd, slice(0));
+	assert_int_equal(try_connect(fd, net->far[1], PORT), -EADDRNOTAVAIL);
+	assert_int_equal(counter(PS_EGRESS_REFUSED_PORT), 1);
+	assert_int_equal(try_connect(fd, net->far[0], PORT), 0);
+	assert_from_slice(fd, slice(0));
+	close(fd);
+}
+
+static void the_requested_source_chooses_the_class(void **state)
+{
+	struct ps_egress_match *match = other_match();
+	int only = 1;
+
+	(void)state;
+	match->has_from = true;
+	match->from = prefix(net->shared[1]);
+	start();
+	for (unsigned i = 0; i < 2; i++) {
+		for (unsigned late = 0; late < 2; late++) {
+			int fd = new_socket(SOCK_STREAM);
+
+			if (late)
+				setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &only,
+					   sizeof(only));
+			assert_int_equal(try_bind(fd, net->shared[i], 0), 0);
+			assert_int_equal(try_connect(fd, net->far[0], PORT), 0);
+			assert_from_slice(fd, slice(i));
+			close(fd);
+		}
+	}
+	lab_enter(lab.plain_dir);
+	for (unsigned i = 0; i < 2; i++) {
+		int fd = new_socket(SOCK_STREAM);
+
+		assert_int_equal(try_bind(fd, net->shared[i], 0), i ? 0 : -EACCES);
+		close(fd);
+	}
+}
+
+static void the_first_class_of_the_plan_wins_and_run_comes_before_all(void **state)
+{
+	struct ps_egress_match *match = other_match();
+	int fd;
+
+	(void)state;
+	match->has_uid = true;
+	match->last_uid = PS_CLASSES_MAX;
+	start();
+	fd = dial(SOCK_STREAM, net->far[0]);
+	assert_from_slice(fd, slice(1));
+	close(fd);
+	plan.cgroups[0].run = MAIN;
+	start();
+	fd = dial(SOCK_STREAM, net->far[0]);
+	assert_from_slice(fd, slice(0));
+	close(fd);
+}
+
+/* MAIN has two addresses; all users' home is the one at `offset`. */
+static void give_home(struct ps_homes *homes, uint16_t offset)
+{
+	for (size_t i = 0; i < PS_HOME_ROWS; i++)
+		homes->rows[i] = (struct ps_home){offset, 1};
+	choice(MAIN)->n = 2;
+	choice(MAIN)->homes = 1;
+	plan.config.homes = homes;
+	plan.config.n_homes = 1;
+	start();
+}
+
+static void a_user_keeps_the_home_address_and_then_spills_over(void **state)
+{
+	static struct ps_homes homes;
+	int fds[2 * LAB_SHARED];
+	unsigned n[2] = {0};
+
+	(void)state;
+	for (uint16_t home = 0; home < 2; home++) {
+		give_home(&homes, home);
+		for (unsigned i = 0; i < 2 * LAB_SHARED; i++) {
+			unsigned second;
+
+			fds[i] = dial(SOCK_STREAM, net->far[0]);
+			assert_true(fds[i] >= 0);
+			second = !ps_range_contains(slice(0)->ports, name_of(fds[i]).port);
+			if (i < LAB_SHARED)
+				assert_int_equal(second, home);
+			n[second]++;
+		}
+		assert_int_equal(dial(SOCK_STREAM, net->far[0]), -EADDRNOTAVAIL);
+		close_all(fds, 2 * LAB_SHARED);
+		wait_for_claims(0);
+	}
+	assert_int_equal(n[0], 2 * LAB_SHARED);
+	assert_int_equal(n[1], 2 * LAB_SHARED);
+}
+
+static void a_marked_socket_has_the_home_of_its_mark(void **state)
+{
+	static struct ps_homes homes;
+	uint32_t mark = 0;
+
+	(void)state;
+	give_home(&homes, 0);
+	do
+		mark++;
+	while (mark == MARK || mark == MARK + 1);
+	homes.rows[ps_home_row(mark, 0, 0)] = (struct ps_home){1, 1};
+	start();
+	for (unsigned i = 0; i < 8; i++) {
+		int plain = dial(SOCK_STREAM, net->far[0]), marked = new_socket(SOCK_STREAM);
+
+		assert_int_equal(setsockopt(marked, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)), 0);
+		assert_int_equal(try_connect(marked, net->far[0], PORT), 0);
+		assert_from_slice(marked, slice(1));
+		assert_from_slice(plain, slice(0));
+		close(plain);
+		close(marked);
+	}
 }
 
 static void programs_of_no_class_keep_their_own_address(void **state)
@@ -473,8 +657,8 @@ static void the_wildcard_of_both_families_takes_what_the_class_has(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
-		plan.choices[0].v4.n = rows[i].n_v4;
-		plan.choices[0].v6.n = rows[i].n_v6;
+		plan.choices[MAIN].v4.n = rows[i].n_v4;
+		plan.choices[MAIN].v6.n = rows[i].n_v6;
 		start();
 		for (unsigned v6 = 0; v6 < 2; v6++) {
 			int fd = new_dual(SOCK_DGRAM), r;
@@ -502,7 +686,7 @@ static void a_class_without_addresses_of_a_family_is_told_to_use_the_other(void 
 	struct told told = {0};
 
 	(void)state;
-	choice(0)->n = 0;
+	choice(MAIN)->n = 0;
 	start();
 	assert_int_equal(try_connect(tcp, net->far[0], PORT), -ENETUNREACH);
 	assert_int_equal(try_connect(udp, net->far[0], PORT), -ENETUNREACH);
@@ -585,6 +769,13 @@ int main(void)
 		FACT(two_slices_of_two_addresses_are_used_to_the_last_port),
 		FACT(a_requested_address_is_kept),
 		FACT(the_mark_chooses_the_class),
+		FACT(the_uid_chooses_the_class),
+		FACT(the_destination_chooses_the_class),
+		FACT(a_socket_bound_before_its_destination_is_known_stays_or_is_refused),
+		FACT(the_requested_source_chooses_the_class),
+		FACT(the_first_class_of_the_plan_wins_and_run_comes_before_all),
+		FACT(a_user_keeps_the_home_address_and_then_spills_over),
+		FACT(a_marked_socket_has_the_home_of_its_mark),
 		FACT(programs_of_no_class_keep_their_own_address),
 		FACT(shared_destinations_are_refused_to_everyone),
 		FACT(a_service_of_this_host_may_be_reached_from_here),

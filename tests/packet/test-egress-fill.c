@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -17,6 +19,8 @@ enum {
 	PROCESSES = 4,
 	PEERS = 3,
 	CHURNS = 4000,
+	RACES = 3000,
+	A_FEW = 8,
 	FEW = SHARED * 97 / 100 / PROCESSES, /* of each process towards each peer: 97 % together */
 };
 
@@ -34,7 +38,7 @@ static int set_up_large(void **state)
 		plan.slices[i].shift = SHIFT;
 		plan.slices[i].ports.count = 1 << SHIFT;
 	}
-	start();
+	start_afresh();
 	lab_enter(lab.class_dir);
 	return 0;
 }
@@ -190,6 +194,54 @@ static void just_below_full_nobody_is_refused(void **state)
 	wait_for_claims(0);
 }
 
+static atomic_bool is_given;
+
+/* One after the other, slower than they are asked for, so that it is full again in between. */
+static void *give_back(void *fds)
+{
+	for (unsigned i = 0; i < A_FEW; i++) {
+		for (unsigned n = random() % 8; n; n--)
+			close(socket(AF_UNIX, SOCK_DGRAM, 0));
+		close(((int *)fds)[i]);
+	}
+	atomic_store(&is_given, true);
+	return NULL;
+}
+
+/* As many as were given back, whether the asking came too early or not. */
+static void ask_again(int fds[A_FEW], pthread_t giver)
+{
+	int taken[A_FEW];
+	unsigned n = 0;
+
+	while (!atomic_load(&is_given) && n < A_FEW)
+		n += (taken[n] = dial(SOCK_DGRAM, net->far[0])) >= 0;
+	pthread_join(giver, NULL);
+	for (; n < A_FEW; n++)
+		assert_true((taken[n] = dial(SOCK_DGRAM, net->far[0])) >= 0);
+	memcpy(fds, taken, sizeof(taken));
+}
+
+static void a_refusal_is_forgotten_as_soon_as_a_port_is_given_back(void **state)
+{
+	static int fds[SHARED];
+	pthread_t giver;
+
+	(void)state;
+	for (unsigned i = 0; i < SHARED; i++)
+		assert_true((fds[i] = dial(SOCK_DGRAM, net->far[0])) >= 0);
+	for (unsigned i = 0; i < RACES; i++) {
+		int *few = &fds[i * 7919 % (SHARED - A_FEW)];
+
+		assert_int_equal(dial(SOCK_DGRAM, net->far[0]), -EADDRNOTAVAIL);
+		atomic_store(&is_given, false);
+		assert_int_equal(pthread_create(&giver, NULL, give_back, few), 0);
+		ask_again(few, giver);
+	}
+	close_all(fds, SHARED);
+	wait_for_claims(0);
+}
+
 static int add_page(const struct ps_page *page, unsigned n_words, void *arg)
 {
 	(void)page;
@@ -230,6 +282,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LARGE(four_processes_use_every_shared_port_towards_three_peers),
 		LARGE(just_below_full_nobody_is_refused),
+		LARGE(a_refusal_is_forgotten_as_soon_as_a_port_is_given_back),
 		LARGE(a_peer_has_one_narrow_page_until_that_is_full),
 	};
 

@@ -11,12 +11,15 @@
 
 enum { PLACE_MAX = 128 };
 
+static inline void place_make_in(const char *parent, char ret[PLACE_MAX])
+{
+	snprintf(ret, PLACE_MAX, "%s/portslice-store-XXXXXX", parent);
+	assert_non_null(mkdtemp(ret));
+}
+
 static inline void place_make(char ret[PLACE_MAX])
 {
-	const char *parent = getenv("TMPDIR");
-
-	snprintf(ret, PLACE_MAX, "%s/portslice-store-XXXXXX", parent ? parent : "/tmp");
-	assert_non_null(mkdtemp(ret));
+	place_make_in(getenv("TMPDIR") ?: "/tmp", ret);
 }
 
 static inline int place_remove_one(const char *path, const struct stat *file, int kind,

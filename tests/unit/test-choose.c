@@ -7,16 +7,22 @@
 
 enum { SLICES_MAX = 14, PAGES_MAX = 33 };
 
+static const struct ps_home nowhere = {0, 0};
+
 static void a_walk_meets_every_page_of_every_slice_once_the_narrow_one_first(void **state)
 {
 	static const struct {
 		uint32_t n_slices, n_pages[SLICES_MAX];
+		struct ps_home home;
 	} rows[] = {
-		{1, {1}},
-		{1, {33}},
-		{3, {2, 2, 2}},
-		{5, {1, 2, 3, 33, 1}},
-		{14, {2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}},
+		{1, {1}, {0}},
+		{1, {33}, {0}},
+		{3, {2, 2, 2}, {0}},
+		{5, {1, 2, 3, 33, 1}, {0}},
+		{14, {2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}, {0}},
+		{4, {1, 2, 3, 4}, {1, 2}},
+		{5, {1, 2, 3, 33, 1}, {4, 1}},
+		{5, {1, 2, 3, 33, 1}, {0, 5}},
 	};
 	static const uint32_t hashes[] = {0, 1, 0x10000, 0x7fffffff, 0x80000000, 0xdeadbeef, ~0u};
 
@@ -24,7 +30,8 @@ static void a_walk_meets_every_page_of_every_slice_once_the_narrow_one_first(voi
 	for (size_t i = 0; i < PS_N_ELEMENTS(rows) * PS_N_ELEMENTS(hashes); i++) {
 		const uint32_t *n_pages = rows[i % PS_N_ELEMENTS(rows)].n_pages;
 		uint32_t n_slices = rows[i % PS_N_ELEMENTS(rows)].n_slices;
-		struct ps_walk walk = ps_walk_start(n_slices, hashes[i / PS_N_ELEMENTS(rows)]);
+		struct ps_walk walk = ps_walk_start(n_slices, rows[i % PS_N_ELEMENTS(rows)].home,
+						    hashes[i / PS_N_ELEMENTS(rows)]);
 		unsigned char seen[SLICES_MAX][PAGES_MAX] = {{0}};
 
 		while (!ps_walk_over(&walk)) {
@@ -43,7 +50,7 @@ static void a_walk_meets_every_page_of_every_slice_once_the_narrow_one_first(voi
 
 static void without_slices_the_walk_is_over(void **state)
 {
-	struct ps_walk walk = ps_walk_start(0, 0xdeadbeef);
+	struct ps_walk walk = ps_walk_start(0, nowhere, 0xdeadbeef);
 
 	(void)state;
 	assert_true(ps_walk_over(&walk));
@@ -51,7 +58,7 @@ static void without_slices_the_walk_is_over(void **state)
 
 static void slices_are_skipped_whole(void **state)
 {
-	struct ps_walk walk = ps_walk_start(3, 0);
+	struct ps_walk walk = ps_walk_start(3, nowhere, 0);
 
 	(void)state;
 	ps_walk_next(&walk, 5);
@@ -66,12 +73,49 @@ static void different_hashes_begin_with_different_slices(void **state)
 
 	(void)state;
 	for (uint32_t i = 0; i < 4000; i++) {
-		struct ps_walk walk = ps_walk_start(4, i * 0x9e3779b1u);
+		struct ps_walk walk = ps_walk_start(4, nowhere, i * 0x9e3779b1u);
 
 		n[ps_walk_slice(&walk)]++;
 	}
 	for (unsigned i = 0; i < 4; i++)
 		assert_in_range(n[i], 900, 1100);
+}
+
+static void slices_of_the_home_come_first_and_then_those_after_it(void **state)
+{
+	static const uint32_t wanted[] = {3, 2, 4, 0, 1};
+	/* The hash names the second of home's two slices. */
+	struct ps_walk walk = ps_walk_start(5, (struct ps_home){2, 2}, 0x80000000);
+
+	(void)state;
+	for (unsigned i = 0; i < 5; i++) {
+		assert_int_equal(ps_walk_slice(&walk), wanted[i]);
+		ps_walk_skip_slice(&walk);
+	}
+	assert_true(ps_walk_over(&walk));
+}
+
+static void a_user_is_known_by_the_mark_or_else_by_cgroup_and_uid(void **state)
+{
+	(void)state;
+	assert_int_equal(ps_home_row(7, 1000, 33), ps_home_row(7, 2000, 0));
+	assert_int_not_equal(ps_home_row(7, 1000, 33), ps_home_row(8, 1000, 33));
+	assert_int_equal(ps_home_row(0, 1000, 33), ps_home_row(0, 1000, 33));
+	assert_int_not_equal(ps_home_row(0, 1000, 33), ps_home_row(0, 1001, 33));
+	assert_int_not_equal(ps_home_row(0, 1000, 33), ps_home_row(0, 1000, 34));
+	/* Cgroup 7 is not the user of mark 7. */
+	assert_int_not_equal(ps_home_row(7, 0, 0), ps_home_row(0, 7, 0));
+}
+
+static void users_are_spread_over_all_rows(void **state)
+{
+	static unsigned n[PS_HOME_ROWS];
+
+	(void)state;
+	for (uint32_t i = 0; i < 64 * PS_HOME_ROWS; i++)
+		n[ps_home_row(0, 4000 + i, 1000)]++; /* ids of cgroups follow each other */
+	for (size_t i = 0; i < PS_HOME_ROWS; i++)
+		assert_true(n[i] >= 24 && n[i] <= 128);
 }
 
 int main(void)
@@ -81,6 +125,9 @@ int main(void)
 		cmocka_unit_test(without_slices_the_walk_is_over),
 		cmocka_unit_test(slices_are_skipped_whole),
 		cmocka_unit_test(different_hashes_begin_with_different_slices),
+		cmocka_unit_test(slices_of_the_home_come_first_and_then_those_after_it),
+		cmocka_unit_test(a_user_is_known_by_the_mark_or_else_by_cgroup_and_uid),
+		cmocka_unit_test(users_are_spread_over_all_rows),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -139,19 +139,26 @@ static void a_class_is_met_by_its_own_cgroup_and_by_its_match(void **state)
 	const struct ps_compile_cgroup own[3] = {{101, 3}, {102, 3}, {103, 3}};
 	const struct ps_compile_cgroup named[3] = {{0, 0}, {202, 2}, {0, 0}};
 	ps_auto(ps_compile_egress_free) struct ps_compile_egress *egress = NULL;
+	static const struct ps_egress_cgroup cgroups[] = {
+		{101, 3, PS_EGRESS_ANY, 0},
+		{102, 3, PS_EGRESS_ANY, 1},
+		{202, 2, PS_EGRESS_ANY, PS_EGRESS_ANY},
+		{103, 3, PS_EGRESS_ANY, 2},
+		{0, 0, PS_EGRESS_ANY, PS_EGRESS_ANY}, /* it is not there */
+	};
 	static const struct ps_egress_match wanted[] = {
-		{.cgroup = 101, .level = 3, .class = 0},
-		{.has_mark = true, .mark = 2, .class = 0},
-		{.cgroup = 102, .level = 3, .class = 1},
-		{.cgroup = 202, .level = 2, .has_mark = true, .mark = 1, .class = 1},
-		{.cgroup = 103, .level = 3, .class = 2}, /* its named cgroup is not there */
+		{.cgroup = PS_EGRESS_ANY, .has_mark = true, .mark = 2, .class = 0},
+		{.cgroup = 2, .has_mark = true, .mark = 1, .class = 1},
+		{.cgroup = 4, .class = 2},
 	};
 
 	assert_int_equal(ps_compile_egress_new(*state, LHR1, own, named, &egress), 0);
+	assert_int_equal(egress->config.n_cgroups, PS_N_ELEMENTS(cgroups));
+	for (size_t i = 0; i < PS_N_ELEMENTS(cgroups); i++)
+		assert_memory_equal(&egress->cgroups[i], &cgroups[i], sizeof(cgroups[i]));
 	assert_int_equal(egress->config.n_matches, PS_N_ELEMENTS(wanted));
 	for (size_t i = 0; i < PS_N_ELEMENTS(wanted); i++) {
 		assert_int_equal(egress->matches[i].cgroup, wanted[i].cgroup);
-		assert_int_equal(egress->matches[i].level, wanted[i].level);
 		assert_int_equal(egress->matches[i].has_mark, wanted[i].has_mark);
 		assert_int_equal(egress->matches[i].mark, wanted[i].mark);
 		assert_int_equal(egress->matches[i].class, wanted[i].class);
@@ -330,9 +337,29 @@ static void the_policy_of_a_pool_is_that_of_its_ipv6_addresses(void **state)
 	}
 }
 
+static void the_ledger_has_as_many_pages_as_its_memory_holds(void **state)
+{
+	static const struct {
+		unsigned mib;
+		uint32_t n_pages, n_wide_pages;
+	} rows[] = {{1, 4096, 512},
+		    {2, 8192, 1024},
+		    {PS_PLAN_LEDGER_DEFAULT_MIB, PS_PAGES_MAX, PS_WIDE_PAGES_MAX},
+		    {PS_PLAN_LEDGER_MAX_MIB, 1 << 24, 1 << 21}};
+	struct ps_egress_options options;
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++) {
+		ps_compile_memory(rows[i].mib, &options);
+		assert_int_equal(options.n_pages, rows[i].n_pages);
+		assert_int_equal(options.n_wide_pages, rows[i].n_wide_pages);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_ledger_has_as_many_pages_as_its_memory_holds),
 		cmocka_unit_test_setup_teardown(
 			a_host_gets_local_routes_for_the_addresses_it_holds_slices_of_and_no_others,
 			setup, teardown),

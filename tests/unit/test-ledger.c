@@ -109,6 +109,10 @@ static void ps_page_delete(__u32 n_words, const struct ps_page_key *key)
 	pthread_mutex_unlock(&lock);
 }
 
+static void ps_ledger_undone(void)
+{
+}
+
 static struct ps_draft *ps_draft_at(__u32 i)
 {
 	return &drafts[i];

@@ -30,6 +30,10 @@ static void ps_page_delete(__u32 n_words, const struct ps_page_key *key)
 	(void)key;
 }
 
+static void ps_ledger_undone(void)
+{
+}
+
 static struct ps_draft *ps_draft_at(__u32 i)
 {
 	(void)i;
@@ -218,6 +222,26 @@ static void drawing_takes_the_next_free_bit_and_no_other(void **state)
 	}
 }
 
+static void every_port_that_is_drawn_may_be_the_first_and_no_other(void **state)
+{
+	static const struct {
+		struct ps_page_draw draw;
+		uint32_t random;
+		unsigned first;
+	} rows[] = {
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0, 224},
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0x07ffffff, 224},
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0x08000000, 225},
+		{{224, 256, 32, PS_NO_HOLE, 0}, 0xffffffff, 255},
+		{{0, 2048, 1792, 0, 0}, 0xffffffff, 2047},
+		{{0, 1, 1, PS_NO_HOLE, 0}, 0xffffffff, 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < PS_N_ELEMENTS(rows); i++)
+		assert_int_equal(ps_draw_nth(&rows[i].draw, rows[i].random), rows[i].first);
+}
+
 static void without_room_for_a_page_nothing_is_claimed(void **state)
 {
 	struct ps_page_ask ask = {.how = PS_CLAIM_ANY};
@@ -228,14 +252,39 @@ static void without_room_for_a_page_nothing_is_claimed(void **state)
 	assert_int_equal(ps_ledger_drop(&ask.grip, &ask.place, PS_NARROW_WORDS), -ENOENT);
 }
 
+static void a_bit_of_a_page_is_the_claim_that_put_it_there(void **state)
+{
+	(void)state;
+	for (unsigned shift = 7; shift <= PS_WHOLE_SHIFT; shift++) {
+		for (uint32_t port = 1024; port < 65536; port += 37) {
+			struct ps_claim_key flow = {.src = ps_ip16_v4(htonl(0xc6336401)),
+						    .dst = ps_ip16_v4(htonl(port * 7919)),
+						    .sport = htons((uint16_t)port),
+						    .dport = htons(443),
+						    .protocol = 6,
+						    .shift = (uint8_t)shift};
+			struct ps_page_place place;
+			struct ps_page page;
+			struct ps_claim_key found;
+
+			ps_place_port(&flow, &place);
+			page = (struct ps_page){.key = ps_page_key_of(&flow, place.base)};
+			found = ps_page_flow(&page, place.bit);
+			assert_memory_equal(&found, &flow, sizeof(flow));
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_bit_of_a_page_is_the_claim_that_put_it_there),
 		cmocka_unit_test(every_shared_port_is_drawn_from_one_page_and_no_other),
 		cmocka_unit_test(no_two_ports_have_the_same_place_whether_drawn_or_not),
 		cmocka_unit_test(narrow_pages_of_many_peers_lie_all_over_the_slice),
 		cmocka_unit_test(a_bit_of_a_word_is_found_by_its_index),
 		cmocka_unit_test(drawing_takes_the_next_free_bit_and_no_other),
+		cmocka_unit_test(every_port_that_is_drawn_may_be_the_first_and_no_other),
 		cmocka_unit_test(without_room_for_a_page_nothing_is_claimed),
 	};
 

@@ -42,7 +42,9 @@ static void each_change_is_a_line(void **state)
 		{PLAN_TEXT "classes: [ { name: a, tags: {} }, { name: b, tags: {} } ]\n",
 		 PLAN_TEXT
 		 "classes: [ { name: b, tags: {} }, { name: a, match: { mark: 1 }, tags: {} } ]\n",
-		 "~ class a match {\"cgroup\":null,\"mark\":null} -> {\"cgroup\":null,\"mark\":1}\n"
+		 "~ class a match "
+		 "{\"cgroup\":null,\"from\":null,\"mark\":null,\"to\":null,\"uid\":null} -> "
+		 "{\"cgroup\":null,\"from\":null,\"mark\":1,\"to\":null,\"uid\":null}\n"
 		 "~ class order of classes\n"},
 		{PLAN_TEXT "slices: { 198.51.100.1: { lhr1: 1, lhr2: 2 } }\n",
 		 PLAN_TEXT "slices: { 198.51.100.1: { lhr2: 1, lhr1: 3 } }\n",

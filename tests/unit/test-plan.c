@@ -33,8 +33,8 @@ static void a_plan_reads_as_it_is_written(void **state)
 	assert_int_equal(plan->pools[0].unowned, PS_UNOWNED_REJECT);
 	assert_int_equal(plan->pools[0].echo, PS_ECHO_ANSWER);
 	assert_int_equal(plan->pools[1].shift, PS_SHIFT_WHOLE);
-	assert_null(plan->classes[0].cgroup);
-	assert_int_equal(plan->classes[1].mark, 0x1f);
+	assert_null(plan->classes[0].match.cgroup);
+	assert_int_equal(plan->classes[1].match.mark, 0x1f);
 	assert_int_equal(plan->n_direct, 2);
 	assert_int_equal(plan->services[0].protocol, IPPROTO_TCP);
 	assert_int_equal(plan->n_grants, 5);
