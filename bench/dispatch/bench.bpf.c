@@ -152,7 +152,7 @@ PS_INLINE void time_batch(void)
 	if (n % PS_BENCH_BATCH)
 		return;
 	now_ns = bpf_ktime_get_ns();
-	if (n && i <= PS_BENCH_BATCHES) {
+	if (n > PS_BENCH_WARM * PS_BENCH_BATCH && i <= PS_BENCH_BATCHES) {
 		progress.batch_ns[i] = (__u32)(now_ns - progress.started_ns);
 		progress.n_batches = i + 1;
 	}

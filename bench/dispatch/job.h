@@ -8,7 +8,8 @@
 enum {
 	PS_BENCH_HEAD = 80,      /* bytes of a frame written anew for each packet */
 	PS_BENCH_BATCH = 4096,   /* packets timed together */
-	PS_BENCH_BATCHES = 16,   /* of one system call */
+	PS_BENCH_WARM = 48,      /* batches of one system call before those that are kept */
+	PS_BENCH_BATCHES = 16,   /* kept */
 	PS_BENCH_FRAME_LEN = 98, /* as ping's preset: Ethernet, 84 bytes of IP */
 };
 

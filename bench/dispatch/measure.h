@@ -26,9 +26,13 @@ struct ps_bench_job job_v6(uint32_t dst_first, uint32_t dst_count, uint32_t dpor
 			   uint32_t dport_count);
 struct ps_bench_job job_v4(uint32_t dst_first, uint32_t dst_count, uint32_t dport_first,
 			   uint32_t dport_count, uint32_t action);
-/* Runs each row once a round, `rounds` times; sorts and sets min_ns and median_ns.  -EBADMSG: a
- * packet got another verdict than expected, which is told on stderr. */
-int measure(struct row *rows, size_t n_rows, unsigned rounds, const char *pin_dir);
+/* Memory for so many rounds. */
+int rows_init(struct row *rows, size_t n_rows, unsigned rounds);
+/* Runs each row once a round, from round `first` to before `end`.  -EBADMSG: a packet got another
+ * verdict than expected, which is told on stderr. */
+int measure(struct row *rows, size_t n_rows, unsigned first, unsigned end, const char *pin_dir);
+/* After the last round: sorts, sets min_ns and median_ns. */
+void rows_finish(struct row *rows, size_t n_rows);
 void row_clear(struct row *row);
 /* 0: what leaves the dispatcher and the floor is equal byte for byte; -EBADMSG: not. */
 int compare_with_floor(const struct world *world, const struct ps_bench_job *job);
