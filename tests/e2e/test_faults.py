@@ -315,7 +315,7 @@ def test_an_agent_that_observes_counts_and_changes_nothing(lab):
     lab.wait(lambda: hostside.status(lab, "lhr1")["state"] == "attached", 3, "attached")
 
 
-def test_two_hundred_plans_later_nothing_has_leaked(lab):
+def test_seventy_plans_later_nothing_has_leaked(lab):
     other = lab.plan.replace("lhr3: 3", 'lhr3: "3,8"')
     pid = lab.agent_pid("lhr1")
     lab.stop_agents(["lhr2", "lhr3"])  # a third of the time
@@ -326,13 +326,13 @@ def test_two_hundred_plans_later_nothing_has_leaked(lab):
                 for what in ("prog", "map")}
         return {"rss_kib": int(kib[1]), "fds": len(list(hostside.Path(f"/proc/{pid}/fd").iterdir())), **held}
 
-    for text in (other, lab.plan) * 10:
+    for text in (other, lab.plan) * 5:
         hostside.apply(lab, text)
     before = size()
-    for text in (other, lab.plan) * 90:
+    for text in (other, lab.plan) * 30:
         hostside.apply(lab, text)
     after = size()
     assert after["fds"] <= before["fds"] + 2, (before, after)
-    assert after["rss_kib"] < before["rss_kib"] + 2048, (before, after)
-    # Other labs may load programs meanwhile, and the kernel frees late; one kept for each plan would be 180.
-    lab.wait(lambda: all(size()[what] < before[what] + 100 for what in ("prog", "map")), 10, f"freed ({before})")
+    assert after["rss_kib"] < before["rss_kib"] + 1024, (before, after)
+    # Other labs may load programs meanwhile, and the kernel frees late; one kept for each plan would be 60.
+    lab.wait(lambda: all(size()[what] < before[what] + 40 for what in ("prog", "map")), 10, f"freed ({before})")

@@ -58,7 +58,8 @@ void host_free(struct host *host)
 {
 	void *const all[] = {host->core.slots,  host->core.addresses, host->core.members,
 			     host->core.pools,  host->core.own,       host->words,
-			     host->in_use,      host->looking,        host->owners,
+			     host->in_use,      host->looking,        host->until_ns,
+			     host->epochs,      host->is_told,        host->owners,
 			     host->next_owners, host->sites,          host->next_sites};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
