@@ -100,9 +100,9 @@ static inline void lab_exec(const struct lab *lab, const struct lab_node *node)
 				     "--initial-cluster-token",
 				     lab->token,
 				     "--heartbeat-interval",
-				     lab->n > 1 ? "50" : "10",
+				     lab->n > 1 ? "100" : "10",
 				     "--election-timeout",
-				     lab->n > 1 ? "500" : "100",
+				     lab->n > 1 ? "1000" : "100",
 				     "--logger",
 				     "zap"};
 	char log[PLACE_MAX + 32];
@@ -118,6 +118,13 @@ static inline void lab_exec(const struct lab *lab, const struct lab_node *node)
 	dup2(fd, 2);
 	execv("/usr/bin/etcd", (char **)(uintptr_t)arguments);
 	_exit(127);
+}
+
+/* Returns when none of its threads runs any more. */
+static inline void lab_freeze(const struct lab_node *node)
+{
+	kill(node->pid, SIGSTOP);
+	waitpid(node->pid, NULL, WUNTRACED);
 }
 
 static inline void lab_start_node(struct lab *lab, size_t i)

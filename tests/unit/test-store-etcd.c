@@ -249,8 +249,12 @@ static void no_write_is_lost_or_done_twice_when_the_leader_is_killed(void **stat
 
 static void stop_all(bool stopped)
 {
-	for (size_t i = 0; i < three.n; i++)
-		kill(three.nodes[i].pid, stopped ? SIGSTOP : SIGCONT);
+	for (size_t i = 0; i < three.n; i++) {
+		if (stopped)
+			lab_freeze(&three.nodes[i]);
+		else
+			kill(three.nodes[i].pid, SIGCONT);
+	}
 }
 
 /* A server that follows; *ret_leader leads. */
@@ -274,7 +278,7 @@ static void a_server_that_hangs_is_left_for_another(void **state)
 	(void)state;
 	put(store, "k", "1");
 	assert_true(ps_store_watch_fd(store) >= 0);
-	kill(three.nodes[follower].pid, SIGSTOP);
+	lab_freeze(&three.nodes[follower]);
 	put(other, "k", "2");
 	assert_int_equal(ps_store_get(store, "k", &value), 0);
 	assert_string_equal(value.data, "2");
@@ -297,7 +301,7 @@ static void a_watch_whose_server_hangs_moves_when_there_is_something_to_tell(voi
 
 	(void)state;
 	assert_true(ps_store_watch_fd(store) >= 0);
-	kill(three.nodes[follower].pid, SIGSTOP);
+	lab_freeze(&three.nodes[follower]);
 	put(other, "k", "1");
 	expect_changes(store, 0, "k=1@1");
 	ps_store_watch_clear(store);
@@ -340,7 +344,7 @@ static void whoever_lags_may_go_to_another_end_point(void **state)
 
 	(void)state;
 	assert_true(ps_store_watch_fd(store) >= 0);
-	kill(three.nodes[follower].pid, SIGSTOP);
+	lab_freeze(&three.nodes[follower]);
 	ps_store_reconnect(store);
 	put(other, "k", "2");
 	for (int i = 0; i < 20; i++) { /* asks nobody: the watch itself must have moved */
