@@ -148,11 +148,24 @@ static int make_networks(struct lab *lab)
 	return setns(lab->near_ns, CLONE_NEWNET) < 0 ? -errno : 0;
 }
 
+/* What a test left that had our pid and was killed. */
+static void clear_leftovers(void)
+{
+	int id = (int)getpid();
+
+	(void)run(
+		"{ ip netns del egr%d-near; ip netns del egr%d-far; umount -l /tmp/egress-test-%d;"
+		"rmdir /tmp/egress-test-%d; c=%s/egress-test-%d;"
+		"rmdir $c/class $c/plain $c; } 2>/dev/null",
+		id, id, id, id, cgroup2_root(), id);
+}
+
 int lab_open(struct lab *lab)
 {
 	int r;
 
 	*lab = (struct lab){.near_ns = -1, .far_ns = -1, .home_ns = -1};
+	clear_leftovers();
 	r = make_cgroups(lab);
 	if (!r)
 		r = lab_open_pins(lab);
