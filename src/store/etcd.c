@@ -514,36 +514,13 @@ static int etcd_watch_fd(struct ps_store *store)
 	return ps_etcd_watch_fd(e->watch);
 }
 
-const struct ps_store_ops ps_store_etcd = {
-	.scheme = "etcd:",
-	.open = etcd_open,
-	.close = etcd_close,
-	.meaning = meaning,
-	.get = etcd_get,
-	.list = etcd_list,
-	.txn = ps_etcd_txn,
-	.revision = ps_etcd_revision,
-	.incarnation = etcd_incarnation,
-	.watch_fd = etcd_watch_fd,
-	.watch_clear = ps_etcd_watch_take,
-	.changes = ps_etcd_changes,
-	.history = ps_etcd_history,
-	.reconnect = ps_etcd_reconnect,
-};
+#define PS_ETCD_CALLS                                                                             \
+	.close = etcd_close, .meaning = meaning, .get = etcd_get, .list = etcd_list,              \
+	.txn = ps_etcd_txn, .revision = ps_etcd_revision, .incarnation = etcd_incarnation,        \
+	.watch_fd = etcd_watch_fd, .watch_clear = ps_etcd_watch_take, .changes = ps_etcd_changes, \
+	.history = ps_etcd_history, .reconnect = ps_etcd_reconnect
 
-const struct ps_store_ops ps_store_etcds = {
-	.scheme = "etcds:",
-	.open = etcds_open,
-	.close = etcd_close,
-	.meaning = meaning,
-	.get = etcd_get,
-	.list = etcd_list,
-	.txn = ps_etcd_txn,
-	.revision = ps_etcd_revision,
-	.incarnation = etcd_incarnation,
-	.watch_fd = etcd_watch_fd,
-	.watch_clear = ps_etcd_watch_take,
-	.changes = ps_etcd_changes,
-	.history = ps_etcd_history,
-	.reconnect = ps_etcd_reconnect,
-};
+const struct ps_store_ops ps_store_etcd = {.scheme = "etcd:", .open = etcd_open, PS_ETCD_CALLS};
+
+/* By TLS. */
+const struct ps_store_ops ps_store_etcds = {.scheme = "etcds:", .open = etcds_open, PS_ETCD_CALLS};

@@ -117,21 +117,22 @@ def test_the_sources_own_load_gets_through_from_one_slice_of_256(bench, form):
 # -- one destination -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["connect", "bind(ip:0) without port", "udp"])
-def test_one_destination_stops_when_the_slices_shared_ports_are_used(bench, form):
+def expect_one_destination_to_stop(bench, form, usable):
     options = [option.format(ip=bench.ip) for option in FORMS[form]]
-    report, usable = bench.exhaust(ONE, *options), shared_ports(bench.slices())
+    report = bench.exhaust(ONE, *options)
     assert report["through"] == report["sources"] == usable, report
     assert fault(report) == ("connect", "EADDRNOTAVAIL", LOAD - usable, usable + 1)
+
+
+@pytest.mark.parametrize("form", ["connect", "bind(ip:0) without port", "udp"])
+def test_one_destination_stops_when_the_slices_shared_ports_are_used(bench, form):
+    expect_one_destination_to_stop(bench, form, shared_ports(bench.slices()))
 
 
 @pytest.mark.parametrize("form", ["bind(0:0)", "bind(ip:0)", "udp, bind(0:0)"])
 def test_one_destination_of_programs_that_bind_first_stops_at_the_ports_for_them(bench, form):
     """bind() cannot know to whom a port will have to be free; it draws those first that are in use towards nobody."""
-    options = [option.format(ip=bench.ip) for option in FORMS[form]]
-    report, usable = bench.exhaust(ONE, *options), peerless_ports(bench.slices())
-    assert report["through"] == report["sources"] == usable, report
-    assert fault(report) == ("connect", "EADDRNOTAVAIL", LOAD - usable, usable + 1)
+    expect_one_destination_to_stop(bench, form, peerless_ports(bench.slices()))
 
 
 def test_the_event_names_the_program_where_the_source_says_nothing(bench):

@@ -117,6 +117,18 @@ void plan_default(void)
 	plan.options = (struct ps_egress_options){.pin_dir = lab.pins, .cgroup_path = lab.cgroup};
 }
 
+void plan_size(unsigned shift)
+{
+	static unsigned shifts[2];
+
+	shifts[0] = shifts[1] = shift;
+	plan.config.shared_shift = shifts;
+	for (size_t i = 0; i < PS_N_ELEMENTS(plan.slices); i++) {
+		plan.slices[i].shift = shift;
+		plan.slices[i].ports.count = (uint16_t)(1 << shift);
+	}
+}
+
 void start(void)
 {
 	ps_auto(ps_egress_free) struct ps_egress *next = NULL;

@@ -58,6 +58,8 @@ extern const struct net nets[2], *net; /* the present one */
 struct ps_ip ip_of(const char *text);
 struct ps_prefix prefix(const char *text);
 void plan_default(void);
+/* All slices get 2^shift ports. */
+void plan_size(unsigned shift);
 /* Slice n and class n's choice of the present family. */
 const struct ps_egress_slice *slice(unsigned n);
 struct ps_choice *choice(unsigned n);

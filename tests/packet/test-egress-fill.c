@@ -24,8 +24,6 @@ enum {
 	FEW = SHARED * 97 / 100 / PROCESSES, /* of each process towards each peer: 97 % together */
 };
 
-static const unsigned shifts[] = {SHIFT, SHIFT};
-
 static int set_up_large(void **state)
 {
 	struct rlimit files = {20000, 20000};
@@ -33,11 +31,7 @@ static int set_up_large(void **state)
 	(void)setrlimit(RLIMIT_NOFILE, &files);
 	net = *state;
 	plan_default();
-	plan.config.shared_shift = shifts;
-	for (unsigned i = 0; i < 4; i++) {
-		plan.slices[i].shift = SHIFT;
-		plan.slices[i].ports.count = 1 << SHIFT;
-	}
+	plan_size(SHIFT);
 	start_afresh();
 	lab_enter(lab.class_dir);
 	return 0;

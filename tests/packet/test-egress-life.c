@@ -376,18 +376,13 @@ static void sockets_without_a_claim_keep_their_ports(void **state)
 static void sockets_keep_their_ports_when_slices_change_their_size(void **state)
 {
 	enum { SHIFT = LAB_SHIFT + 1, PORTS = 1 << SHIFT, SHARED = PORTS - PORTS / 8 };
-	static const unsigned shifts[] = {SHIFT, SHIFT};
 	int old[LAB_SHARED], new[SHARED];
 	unsigned n = 0;
 
 	(void)state;
 	for (size_t i = 0; i < LAB_SHARED; i++)
 		assert_true((old[i] = dial(SOCK_DGRAM, net->far[0])) >= 0);
-	plan.config.shared_shift = shifts;
-	for (size_t i = 0; i < PS_N_ELEMENTS(plan.slices); i++) {
-		plan.slices[i].shift = SHIFT;
-		plan.slices[i].ports.count = PORTS;
-	}
+	plan_size(SHIFT);
 	start();
 	while (n < SHARED && (new[n] = dial(SOCK_DGRAM, net->far[0])) >= 0)
 		n++;
