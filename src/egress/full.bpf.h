@@ -51,27 +51,25 @@ static __always_inline struct ps_turnover *turnover_at(__u32 i)
 	return bpf_map_lookup_elem(&turnover, &i);
 }
 
-static __always_inline void turnover_add(__u32 i)
-{
-	struct ps_turnover *at = turnover_at(i);
-
-	if (at)
-		__sync_fetch_and_add(&at->n_given_back, 1);
-}
-
 static __always_inline struct ps_turnover *turnover_of(const struct ps_claim_key *flow)
 {
 	return turnover_at(ps_peer_hash(flow) & (PS_TURNOVER_ANY - 1));
 }
 
+static __always_inline void turnover_add(struct ps_turnover *at)
+{
+	if (at)
+		__sync_fetch_and_add(&at->n_given_back, 1);
+}
+
 static __always_inline void ps_full_given_back(const struct ps_claim_key *flow)
 {
-	turnover_add(ps_peer_hash(flow) & (PS_TURNOVER_ANY - 1));
+	turnover_add(turnover_of(flow));
 }
 
 static __always_inline void ps_full_undone(void)
 {
-	turnover_add(PS_TURNOVER_ANY);
+	turnover_add(turnover_at(PS_TURNOVER_ANY));
 }
 
 /* Never 0. */
